@@ -33,6 +33,7 @@ struct test_case {
 static struct test_case *test_head, **test_tail = &test_head;
 static char test_dirs[16][PATH_MAX];
 static size_t test_dir_count;
+static pid_t test_pid; /* who made the directories: a forked child leaves them alone */
 
 #define TEST(id)                                                \
 	static void id(void);                                   \
@@ -98,7 +99,7 @@ static inline int test_rm_one(const char *path, const struct stat *st, int type,
 
 static inline void test_rm_all(void)
 {
-	while (test_dir_count)
+	while (getpid() == test_pid && test_dir_count)
 		(void)nftw(test_dirs[--test_dir_count], test_rm_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
@@ -115,6 +116,7 @@ static inline const char *test_dir_at(int line)
 		 program_invocation_short_name, line);
 	if (!mkdtemp(dir))
 		FAIL("mkdtemp %s: %s", dir, strerror(errno));
+	test_pid = getpid();
 	if (test_dir_count++ == 0)
 		atexit(test_rm_all);
 	return dir;

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: Apache-2.0
+#
+# make            the libraries, the daemon and the command line, in build/
+# make mount      the same, then a store mounted at ~/emdbfs (STORE=, MNT=); make umount
+# make check      everything that must pass before a commit; make check-unit for the quick part
+# make install    below DESTDIR and PREFIX
+#
+# Variables: BUILD= output directory, CC=, CFLAGS=, DEV=1 warnings are errors, V=1 show commands,
+# VARIANT=release|asan|tsan, LIBFUSE_PRIVATE= prefix of a private static libfuse, SEED=,
+# FUZZ_SECONDS=, TESTS= which binaries check-unit runs (test_io test_codec ...).
+
+BUILD	?= build
+VARIANT ?= release
+CC	:= $(if $(filter default,$(origin CC)),gcc,$(CC))
+CFLAGS	?= -O2 -g
+PREFIX	?= /usr/local
+LIBDIR	?= $(PREFIX)/lib
+MANDIR	?= $(PREFIX)/share/man
+UNITDIR ?= $(PREFIX)/lib/systemd
+STORE	?= $(HOME)/.local/share/emdbfs/store
+MNT	?= $(HOME)/emdbfs
+FUZZ_SECONDS ?= 5
+VERSION := 0.1.0
+SOVERSION := 0
+PKG_CONFIG ?= pkg-config
+PYTEST	?= /usr/bin/python3 -m pytest
+
+O	:= $(BUILD)/$(VARIANT)
+BIN	:= $(if $(filter release,$(VARIANT)),$(BUILD),$(O))
+Q	:= $(if $(V),,@)
+say	= $(if $(V),,@printf '  %-7s %s\n' $(1) $(patsubst $(BUILD)/%,%,$@))
+is_clang := $(findstring clang,$(shell $(CC) --version 2>/dev/null | head -n 1))
+SUB	= +$(Q)$(MAKE) --no-print-directory
+
+# ---- Flags ----
+
+WARN	:= -Wall -Wextra -Wpedantic -Wshadow -Wstrict-prototypes -Wmissing-prototypes \
+	-Wold-style-definition -Wpointer-arith -Wcast-qual -Wwrite-strings -Wvla -Wundef -Wformat=2 \
+	-Wconversion -Wno-sign-conversion -Wswitch-enum -Wimplicit-fallthrough -Wnull-dereference \
+	$(if $(is_clang),-Wthread-safety,-Wlogical-op -Wduplicated-cond -Wjump-misses-init) \
+	$(if $(DEV),-Werror)
+SAN_release := -D_FORTIFY_SOURCE=2
+SAN_asan := -fsanitize=address,undefined -fno-sanitize-recover=all -fno-omit-frame-pointer -DEMDB_DEBUG
+SAN_tsan := -fsanitize=thread -fno-omit-frame-pointer -DEMDB_DEBUG
+SAN_fuzz := -fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all \
+	-fno-omit-frame-pointer -DEMDB_DEBUG
+SANITIZE := $(SAN_$(VARIANT))
+ifneq ($(filter asan tsan fuzz,$(VARIANT)),)
+override CFLAGS := -O1 -g
+endif
+ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) -fno-common -fvisibility=hidden -fstack-protector-strong \
+	-fPIC -D_FILE_OFFSET_BITS=64 -D_GNU_SOURCE -DEMDB_VERSION='"$(VERSION)"' -I. $(SANITIZE) $(EXTRA_CFLAGS)
+ALL_LDFLAGS = $(LDFLAGS) $(filter -fsanitize=%,$(SANITIZE))
+CORE_LIBS := -lisal -luring -lsodium -largon2 -lpthread
+ifdef LIBFUSE_PRIVATE
+export PKG_CONFIG_PATH := $(LIBFUSE_PRIVATE)/lib/pkgconfig:$(wildcard $(LIBFUSE_PRIVATE)/lib/*/pkgconfig)
+FUSE_STATIC := --static
+endif
+FUSE_CFLAGS := $(subst -I/,-isystem /,$(shell $(PKG_CONFIG) --cflags fuse3 2>/dev/null))
+FUSE_LIBS := $(shell $(PKG_CONFIG) $(FUSE_STATIC) --libs fuse3 2>/dev/null || echo -lfuse3)
+BENCH_LIBS ?=
+
+# ---- What there is ----
+
+objs	= $(patsubst %.c,$(O)/%.o,$(1))
+CORE	:= $(call objs,$(wildcard core/*.c))
+FUSE	:= $(call objs,$(wildcard fuse/*.c))
+TOOLS	:= $(call objs,$(wildcard tools/*.c))
+PROGS	:= $(if $(wildcard fuse/main.c),$(BIN)/emdbfs) $(if $(TOOLS),$(BIN)/emdb)
+LIBS	:= $(BIN)/libemdb.a $(BIN)/libemdb.so.$(SOVERSION)
+TESTS	?= $(basename $(notdir $(wildcard tests/unit/test_*.c)))
+CRASH	:= $(patsubst %.c,$(O)/%,$(wildcard tests/crash/crash_*.c))
+TSAN_TESTS ?= $(TESTS)
+UNIT	= $(TESTS:%=$(O)/tests/unit/%)
+FUZZERS := $(patsubst %.c,$(O)/%,$(wildcard tests/fuzz/fuzz_*.c))
+BENCHES := $(patsubst tools/bench/%.c,$(BIN)/bench/%,$(wildcard tools/bench/*.c))
+SOURCES	= $(wildcard $(addsuffix /*.[ch],core fuse tools tools/bench tests/unit tests/fuzz tests/crash))
+
+# Files outside core/ that a test, fuzz target or bench links as well: EXTRA_<name>.
+EXTRA_test_names := $(wildcard fuse/names.c)
+EXTRA_fuzz_names := $(wildcard fuse/names.c)
+extra	= $(call objs,$(EXTRA_$(notdir $(1))))
+
+all: $(LIBS) $(PROGS)
+
+# ---- Rules ----
+
+.SECONDEXPANSION:
+.SECONDARY:
+.DELETE_ON_ERROR:
+
+# Rewritten only when the command line changes, so that changed flags rebuild.
+FLAGS	:= $(CC) $(ALL_CFLAGS) $(FUSE_CFLAGS)
+$(O)/.flags: FORCE
+	@mkdir -p $(@D); printf '%s\n' $(call quote,$(FLAGS)) | cmp -s - $@ || printf '%s\n' $(call quote,$(FLAGS)) >$@
+quote	= '$(subst ','\'',$(1))'
+FORCE:
+
+$(O)/core/%.o $(O)/fuse/%.o $(O)/tools/%.o: ALL_CFLAGS += -include core/banned.h
+$(O)/fuse/%.o: ALL_CFLAGS += $(FUSE_CFLAGS)
+$(O)/%.o: %.c $(O)/.flags
+	$(call say,CC)
+	@mkdir -p $(@D)
+	$(Q)$(CC) $(ALL_CFLAGS) -MMD -MP -c -o $@ $<
+
+$(BIN)/libemdb.a: $(CORE)
+	$(call say,AR)
+	$(Q)rm -f $@ && ar crs $@ $^
+
+$(BIN)/libemdb.so.$(SOVERSION): $(CORE)
+	$(call say,LD)
+	$(Q)$(CC) -shared -Wl,-soname,$(@F) $(ALL_LDFLAGS) -Wl,-z,now -o $@ $^ $(CORE_LIBS)
+	$(Q)ln -sf $(@F) $(BIN)/libemdb.so
+
+link	= $(Q)mkdir -p $(@D) && $(CC) $(ALL_LDFLAGS) -o $@ $(filter %.o %.a,$^) $(1) $(CORE_LIBS)
+$(BIN)/emdbfs: $(FUSE) $(BIN)/libemdb.a
+	$(call say,LD)
+	$(call link,$(FUSE_LIBS))
+$(BIN)/emdb: $(TOOLS) $(BIN)/libemdb.a
+	$(call say,LD)
+	$(call link)
+$(O)/tests/unit/test_%: $(O)/tests/unit/test_%.o $$(call extra,test_%) $(BIN)/libemdb.a
+	$(call say,LD)
+	$(call link)
+$(O)/tests/crash/crash_%: $(O)/tests/crash/crash_%.o $$(call extra,crash_%) $(BIN)/libemdb.a
+	$(call say,LD)
+	$(call link)
+$(O)/tests/fuzz/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $$(call extra,fuzz_%) $(BIN)/libemdb.a
+	$(call say,LD)
+	$(call link,-fsanitize=fuzzer)
+$(BIN)/bench/%: $(O)/tools/bench/%.o $$(call extra,%) $(BIN)/libemdb.a
+	$(call say,LD)
+	$(call link,$(BENCH_LIBS))
+
+-include $(shell find $(O) -name '*.d' 2>/dev/null)
+
+# ---- Packages ----
+
+deps deps-test:
+	$(Q).ci/deps $@
+
+# ---- Tests ----
+
+RUN	= ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 EMDB_BIN=$(abspath $(BIN)) tests/unit/run.sh
+HAVE_CLANG := $(if $(shell command -v clang),y)
+
+check: deps deps-test
+	$(SUB) DEV=1 all check-unit check-crash bench-build
+ifneq ($(HAVE_CLANG),)
+	$(SUB) DEV=1 BUILD=$(BUILD)/clang CC=clang all unit-build bench-build
+endif
+	$(SUB) DEV=1 check-asan
+	$(SUB) DEV=1 check-tsan
+	$(SUB) fuzz-smoke
+	$(SUB) check-symbols check-layers format-check
+	$(SUB) check-integration
+	@echo "check: all passed"
+
+unit-build: $(UNIT) $(CRASH)
+bench-build: $(BENCHES)
+check-unit: $(UNIT)
+	$(Q)$(RUN) $(or $(LABEL),unit) $(UNIT)
+check-crash: $(CRASH) $(PROGS)
+	$(Q)$(if $(CRASH),$(RUN) crash $(CRASH))
+check-asan:
+	$(SUB) VARIANT=asan LABEL=unit-asan check-unit
+check-tsan:
+	$(SUB) VARIANT=tsan LABEL=unit-tsan TESTS='$(TSAN_TESTS)' check-unit
+check-integration: all
+	$(Q)if ls tests/integration/test_*.py >/dev/null 2>&1; then \
+		EMDB_BIN=$(abspath $(BIN)) $(PYTEST) -q -p no:cacheprovider tests/integration $(PYTEST_ARGS); fi
+check-long: all
+	$(SUB) FUZZ_SECONDS=120 fuzz-smoke
+	$(SUB) EMDB_LONG=1 VARIANT=asan check-unit check-crash
+	$(SUB) EMDB_LONG=1 check-crash check-integration
+export EMDB_LONG
+
+fuzz:
+ifneq ($(HAVE_CLANG),)
+	$(SUB) VARIANT=fuzz CC=clang fuzz-build
+endif
+fuzz-build: $(FUZZERS)
+fuzz-smoke: fuzz
+	$(Q)tests/fuzz/run.sh $(BUILD)/fuzz/tests/fuzz $(FUZZ_SECONDS)
+
+check-symbols: $(BIN)/libemdb.so.$(SOVERSION)
+	$(Q)bad=$$(nm -D --defined-only $< | awk '$$3 !~ /^emdb_/ {print $$3}'); \
+		[ -z "$$bad" ] || { echo "exported without emdb_: $$bad"; exit 1; }; echo "check-symbols: ok"
+check-layers:
+	$(Q)tests/check-layers.sh
+format-check:
+	$(Q)clang-format --dry-run -Werror $(SOURCES) && echo "format-check: ok"
+format:
+	$(Q)clang-format -i $(SOURCES)
+
+bench: all $(BENCHES)
+	$(Q)if [ -x tools/bench/run.sh ]; then EMDB_BIN=$(abspath $(BIN)) tools/bench/run.sh; fi
+bench-engine: $(BENCHES)
+	$(Q)for b in $(filter %/engine,$(BENCHES)); do $$b || exit; done
+
+# ---- Try it ----
+
+mount: deps
+	$(SUB) all
+	$(Q)if mountpoint -q "$(MNT)"; then echo "$(MNT) is already mounted."; else \
+		mkdir -p "$(MNT)" "$(dir $(STORE))" && "$(BUILD)/emdbfs" "$(STORE)" "$(MNT)" && \
+		printf '%s\n' "Mounted $(STORE) at $(MNT)." \
+		"  Try:     echo hello > $(MNT)/greeting && cat $(MNT)/greeting" \
+		"  Expire:  setfattr -n user.emdb.ttl -v 90s $(MNT)/greeting" \
+		"  Unmount: make umount        (or: fusermount3 -u $(MNT))"; fi
+umount:
+	$(Q)if mountpoint -q "$(MNT)"; then fusermount3 -u "$(MNT)"; else echo "$(MNT) is not mounted."; fi
+
+# ---- Install ----
+
+D	= $(DESTDIR)
+put	= $(if $(2),install -d $(D)$(3) && install -m $(1) $(2) $(D)$(3)/,:)
+man	= $(wildcard packaging/man/*.$(1))
+install: all
+	$(Q)$(call put,755,$(PROGS),$(PREFIX)/bin)
+	$(Q)$(call put,644,$(LIBS),$(LIBDIR)) && ln -sf libemdb.so.$(SOVERSION) $(D)$(LIBDIR)/libemdb.so
+	$(Q)$(call put,644,core/emdb.h,$(PREFIX)/include)
+	$(Q)install -d $(D)$(LIBDIR)/pkgconfig && printf '%s\n' 'Name: emdb' 'Version: $(VERSION)' \
+		'Description: Embedded log-structured key-value store' 'Libs: -L$(LIBDIR) -lemdb' \
+		'Libs.private: $(CORE_LIBS)' 'Cflags: -I$(PREFIX)/include' >$(D)$(LIBDIR)/pkgconfig/emdb.pc
+	$(Q)$(foreach s,1 3 5 7 8,$(call put,644,$(call man,$(s)),$(MANDIR)/man$(s)) &&) :
+	$(Q)$(call put,644,$(wildcard packaging/systemd/system/*),$(UNITDIR)/system)
+	$(Q)$(call put,644,$(wildcard packaging/systemd/user/*),$(UNITDIR)/user)
+	$(Q)$(call put,644,$(wildcard packaging/completion/*),$(PREFIX)/share/bash-completion/completions)
+	$(Q)if [ -e $(BIN)/emdbfs ]; then install -d $(D)$(PREFIX)/sbin && \
+		ln -sf ../bin/emdbfs $(D)$(PREFIX)/sbin/mount.fuse.emdbfs; fi
+uninstall:
+	$(Q)rm -f $(addprefix $(D)$(PREFIX)/,bin/emdbfs bin/emdb sbin/mount.fuse.emdbfs include/emdb.h) \
+		$(addprefix $(D)$(LIBDIR)/,libemdb.a libemdb.so libemdb.so.$(SOVERSION) pkgconfig/emdb.pc) \
+		$(foreach s,1 3 5 7 8,$(addprefix $(D)$(MANDIR)/man$(s)/,$(notdir $(call man,$(s))))) \
+		$(addprefix $(D)$(UNITDIR)/system/,$(notdir $(wildcard packaging/systemd/system/*))) \
+		$(addprefix $(D)$(UNITDIR)/user/,$(notdir $(wildcard packaging/systemd/user/*))) \
+		$(addprefix $(D)$(PREFIX)/share/bash-completion/completions/,$(notdir $(wildcard packaging/completion/*)))
+
+clean:
+	$(Q)rm -rf $(BUILD)
+
+.PHONY: all deps deps-test check unit-build bench-build check-unit check-crash check-asan check-tsan \
+	check-integration check-long fuzz fuzz-build fuzz-smoke check-symbols check-layers format-check \
+	format bench bench-engine mount umount install uninstall clean FORCE
