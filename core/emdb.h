@@ -1,0 +1,593 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * emdb: an embedded, append-only, log-structured key-value store.
+ *
+ * A store is a directory that one process at a time has open.  It holds
+ * namespaces (which nest), keys and values.  Every value is also an object
+ * with a never reused 64-bit id and file metadata, so that a store can be
+ * shown as a file system; programs that only want keys and values can ignore
+ * that half of this header.
+ *
+ * Durability.  An operation that returned EMDB_OK survives the death of the
+ * process.  It survives power loss once emdb_flush() returned EMDB_OK after
+ * it, or the commit interval passed, or at once with EMDB_FLUSH_WRITE_THROUGH.
+ * After any crash the store holds the result of a prefix of the operations.
+ *
+ * Threads.  Every function may be called from any thread at any time, except
+ * where its comment says otherwise.  emdb_close() must be the last call.
+ *
+ * Fork.  A child of fork(2) must not use a store its parent opened.  All
+ * descriptors are close-on-exec.
+ *
+ * Results.  Functions return an emdb_err; results go to the last pointers,
+ * which are left untouched on failure.  Nothing here prints or exits.
+ *
+ * Memory that the library hands out with "free with emdb_free()" belongs to
+ * the caller.
+ */
+#ifndef EMDB_H
+#define EMDB_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+#include <sys/uio.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define EMDB_VERSION_STRING "0.1.0"
+
+#if defined(__GNUC__)
+#define EMDB_API     __attribute__((visibility("default")))
+#define EMDB_CHECKED __attribute__((warn_unused_result))
+#else
+#define EMDB_API
+#define EMDB_CHECKED
+#endif
+
+/* ---- Limits ---------------------------------------------------------- */
+
+/* Longest key, bytes.  The empty key is a key. */
+#define EMDB_KEY_MAX 65535u
+/* Largest value, bytes (the largest off_t the kernel lets a file have). */
+#define EMDB_VALUE_MAX ((uint64_t)INT64_MAX - 4096u)
+/* Largest extended attribute value, bytes, and name without NUL (xattr(7)). */
+#define EMDB_XATTR_VALUE_MAX 65536u
+#define EMDB_XATTR_NAME_MAX  255u
+/* All extended attributes of one object together, bytes. */
+#define EMDB_XATTRS_MAX (1024u * 1024u)
+/* Hard links to one object. */
+#define EMDB_LINK_MAX 1000000u
+/* Segment size, bytes: a power of two in this range. */
+#define EMDB_SEGMENT_MIN     (1024u * 1024u)
+#define EMDB_SEGMENT_MAX     (1024u * 1024u * 1024u)
+#define EMDB_SEGMENT_DEFAULT (64u * 1024u * 1024u)
+/* The namespace every store has: the root directory. */
+#define EMDB_ROOT ((uint64_t)1)
+
+/* ---- Errors ---------------------------------------------------------- */
+
+/* 0 is success; the negative numbers never change their meaning. */
+typedef enum emdb_err {
+	EMDB_OK = 0,
+	EMDB_ERR_INVAL = -1,           /* an argument is not allowed */
+	EMDB_ERR_NOMEM = -2,           /* out of memory */
+	EMDB_ERR_NOT_FOUND = -3,       /* no such key, namespace or object */
+	EMDB_ERR_EXISTS = -4,          /* the name is taken */
+	EMDB_ERR_NOT_NS = -5,          /* the name is a key, not a namespace */
+	EMDB_ERR_IS_NS = -6,           /* the name is a namespace, not a key */
+	EMDB_ERR_NOT_EMPTY = -7,       /* the namespace still has entries */
+	EMDB_ERR_KEY_TOO_LONG = -8,    /* key beyond EMDB_KEY_MAX */
+	EMDB_ERR_VALUE_TOO_LARGE = -9, /* value beyond a limit */
+	EMDB_ERR_NO_SPACE = -10,       /* disk full; nothing was changed */
+	EMDB_ERR_IO = -11,             /* the system failed a read or a write */
+	EMDB_ERR_CORRUPT = -12,        /* stored bytes do not check out */
+	EMDB_ERR_FAILED = -13,         /* an earlier write or sync failed: reopen */
+	EMDB_ERR_READ_ONLY = -14,      /* opened read-only */
+	EMDB_ERR_LOCKED = -15,         /* another process has the store open */
+	EMDB_ERR_NO_STORE = -16,       /* there is no store at this path */
+	EMDB_ERR_NOT_STORE = -17,      /* the path is something, but no store */
+	EMDB_ERR_VERSION = -18,        /* made by a newer version or feature */
+	EMDB_ERR_PERM = -19,           /* not allowed to open or change it */
+	EMDB_ERR_NO_XATTR = -20,       /* no such extended attribute */
+	EMDB_ERR_RANGE = -21,          /* the caller's buffer is too small */
+	EMDB_ERR_TOO_MANY_LINKS = -22, /* beyond EMDB_LINK_MAX */
+	EMDB_ERR_LOOP = -23,           /* a namespace cannot move into itself */
+	EMDB_ERR_BUSY = -24,           /* in use right now */
+	EMDB_ERR_UNSUPPORTED = -25,    /* not offered for this store or object */
+	EMDB_ERR_OVERFLOW = -26,       /* a time or size beyond what can be stored */
+	EMDB_ERR_TOO_MANY_FILES = -27, /* the process is out of descriptors */
+	EMDB_ERR_HOLDER_ALIVE = -28,   /* the lock's holder still runs */
+	EMDB_ERR_TXN_TOO_BIG = -29,    /* does not fit one atomic frame */
+	EMDB_ERR_CONFLICT = -30,       /* a concurrent change came first */
+	EMDB_ERR_KEY_REQUIRED = -31,   /* encrypted: a key or passphrase is needed */
+	EMDB_ERR_WRONG_KEY = -32,      /* the key or passphrase opens no slot */
+	EMDB_ERR_CANCELLED = -33,      /* the asynchronous operation was cancelled */
+	EMDB_ERR_NOT_ORDERED = -34,    /* needs EMDB_OPEN_ORDERED */
+	EMDB_ERR_DAMAGED = -35,        /* the journal is damaged: read-only or repair */
+	EMDB_ERR_COUNT_ = 36
+} emdb_err;
+
+/* A sentence in English; never NULL, static storage.  Unknown: says so. */
+EMDB_API const char *emdb_strerror(emdb_err err);
+/* The constant's name, for instance "EMDB_ERR_LOCKED". */
+EMDB_API const char *emdb_err_name(emdb_err err);
+/* The nearest errno (positive; 0 for EMDB_OK; EIO for unknown numbers). */
+EMDB_API int emdb_err_errno(emdb_err err);
+
+/*
+ * What exactly went wrong, for a person: names the file, the offset and the
+ * reason where there are any.  Filled by the functions that take one; text is
+ * always NUL-terminated, empty when there is nothing to add.
+ */
+struct emdb_detail {
+	char text[512];
+	uint64_t segment; /* journal segment, UINT64_MAX: none */
+	uint64_t offset;  /* byte offset in that file */
+};
+
+/* ---- Opening --------------------------------------------------------- */
+
+typedef struct emdb_db emdb_db;
+
+enum emdb_flush_policy {
+	EMDB_FLUSH_EACH = 0,      /* flush at once; concurrent callers coalesce */
+	EMDB_FLUSH_GROUP,         /* the leader waits group_window_us for others */
+	EMDB_FLUSH_WRITE_THROUGH, /* every operation durable before it returns */
+};
+
+enum emdb_verify {
+	EMDB_VERIFY_FIRST = 0, /* check a frame's CRC at its first read */
+	EMDB_VERIFY_ALWAYS,
+	EMDB_VERIFY_NEVER,
+};
+
+/* emdb_options.flags */
+#define EMDB_OPEN_CREATE    0x01u /* create the store when there is none */
+#define EMDB_OPEN_EXCLUSIVE 0x02u /* with CREATE: fail when there is one */
+#define EMDB_OPEN_READ_ONLY 0x04u /* change nothing; nothing expires by sweep */
+#define EMDB_OPEN_NO_URING  0x08u /* plain system calls only */
+#define EMDB_OPEN_ORDERED   0x10u /* keep the ordered index: ranges */
+#define EMDB_OPEN_SALVAGE   0x20u /* with READ_ONLY: open a damaged store, show the rest */
+
+enum emdb_log_level { EMDB_LOG_DEBUG, EMDB_LOG_INFO, EMDB_LOG_WARN, EMDB_LOG_ERROR };
+
+/*
+ * Every field's zero is its default.  Set size to sizeof(struct emdb_options).
+ * The struct is copied by emdb_open(); strings need not outlive the call.
+ */
+struct emdb_options {
+	size_t size;
+	unsigned int flags;
+	uint64_t segment_bytes; /* at creation; 0: EMDB_SEGMENT_DEFAULT */
+	enum emdb_flush_policy flush;
+	uint32_t group_window_us;  /* EMDB_FLUSH_GROUP; 0: 500 */
+	int32_t commit_interval_s; /* background flush; 0: 5 s, negative: never */
+	int32_t sweep_interval_ms; /* expiry sweeper; 0: 250 ms, negative: never */
+	enum emdb_verify verify;
+	int64_t default_ttl_ms;     /* new values expire after; 0: never */
+	struct emdb_detail *detail; /* out, when opening fails; may be NULL */
+	/* Called from any thread, must not call back into the library. */
+	void (*log)(void *ctx, enum emdb_log_level level, const char *message);
+	void *log_ctx;
+	/*
+	 * Called after an entry expired and was removed, from the sweeper's
+	 * thread, without locks held; may call the library.
+	 */
+	void (*on_expire)(void *ctx, uint64_t parent, const void *key, size_t key_len, uint64_t id);
+	void *on_expire_ctx;
+};
+
+/*
+ * Opens the store in directory `path`.  Takes the store's lock (also
+ * read-only: then shared).  Recovers after a crash; a damaged journal is
+ * EMDB_ERR_DAMAGED with detail, and nothing on disk is changed.  opts may be
+ * NULL.  Errors: NO_STORE, NOT_STORE, EXISTS, LOCKED, VERSION, DAMAGED, PERM,
+ * NO_SPACE, IO, NOMEM, INVAL.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_open(const char *path, const struct emdb_options *opts,
+					 emdb_db **ret_db);
+
+/* Opens an empty store that lives in memory and vanishes at close. */
+EMDB_API EMDB_CHECKED emdb_err emdb_open_memory(const struct emdb_options *opts, emdb_db **ret_db);
+
+/*
+ * Flushes, writes a checkpoint, releases the lock, frees everything.  Every
+ * iterator must have been freed; references (emdb_ref) may outlive it and
+ * keep their bytes.  The store is closed whatever is returned; the error
+ * says that the last flush failed.  db may be NULL.
+ */
+EMDB_API emdb_err emdb_close(emdb_db *db);
+
+struct emdb_lock_info {
+	bool held;  /* somebody has the store open right now */
+	bool stale; /* not held, but the last holder did not close it */
+	int64_t pid;
+	int64_t since_ms; /* Unix time the holder opened it, ms */
+	char host[256];
+	char boot_id[64];
+	char version[64];
+};
+
+/* Who has, or last had, the store open.  Errors: NO_STORE, NOT_STORE, IO, PERM. */
+EMDB_API EMDB_CHECKED emdb_err emdb_lock_holder(const char *path, struct emdb_lock_info *ret_info);
+/*
+ * Clears what a dead holder left behind.  HOLDER_ALIVE while it lives: a lock
+ * that is held is never broken (the kernel drops a dead process's flock by itself).
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_break_lock(const char *path);
+
+EMDB_API void emdb_free(void *p);
+
+/* ---- Keys and values ------------------------------------------------- */
+
+/* Times are ms since 1970-01-01 UTC.  For expires_ms: */
+#define EMDB_TTL_DEFAULT ((int64_t)0)  /* what the namespace or store says */
+#define EMDB_TTL_NEVER   ((int64_t)-1) /* keep for ever, whatever the default */
+
+/*
+ * Stores value under key, replacing what was there.  A replaced value's
+ * object keeps its id; its deadline is replaced by expires_ms.
+ * Errors: KEY_TOO_LONG, VALUE_TOO_LARGE, IS_NS (a namespace has the name),
+ * NOT_FOUND (no such namespace), NO_SPACE, READ_ONLY, FAILED, NOMEM.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_put(emdb_db *db, uint64_t ns, const void *key, size_t key_len,
+					const void *value, size_t value_len, int64_t expires_ms);
+
+/*
+ * A copy of the value; free with emdb_free().  A NUL follows it that is not
+ * counted.  Errors: NOT_FOUND, IS_NS, CORRUPT, IO, NOMEM.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_get(emdb_db *db, uint64_t ns, const void *key, size_t key_len,
+					void **ret_value, size_t *ret_len);
+
+/*
+ * A value without a copy where it lies in one piece.  The bytes stay valid
+ * and unchanged until emdb_ref_release(), whatever happens to the key, also
+ * beyond emdb_close().  Touching them can raise SIGBUS when the disk fails
+ * to deliver a page; emdb_get() instead returns EMDB_ERR_IO then.
+ */
+struct emdb_ref {
+	const void *data;
+	size_t len;
+	void *owner_; /* private */
+	unsigned int kind_;
+};
+EMDB_API EMDB_CHECKED emdb_err emdb_get_ref(emdb_db *db, uint64_t ns, const void *key,
+					    size_t key_len, struct emdb_ref *ret_ref);
+EMDB_API void emdb_ref_release(struct emdb_ref *ref);
+
+/*
+ * Removes the key.  When ret_value is not NULL the removed value is handed
+ * over (free with emdb_free()).  Errors: NOT_FOUND (also when it expired),
+ * IS_NS, and those of emdb_put().
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_remove(emdb_db *db, uint64_t ns, const void *key,
+					   size_t key_len, void **ret_value, size_t *ret_len);
+EMDB_API EMDB_CHECKED emdb_err emdb_contains(emdb_db *db, uint64_t ns, const void *key,
+					     size_t key_len, bool *ret_found);
+/* Entries of one namespace (namespaces in it included), expired ones not counted. */
+EMDB_API EMDB_CHECKED emdb_err emdb_count(emdb_db *db, uint64_t ns, uint64_t *ret_count);
+/* Removes every entry of a namespace, those of nested ones included; atomic. */
+EMDB_API EMDB_CHECKED emdb_err emdb_clear(emdb_db *db, uint64_t ns);
+
+struct emdb_item {
+	const void *key;
+	size_t key_len;
+	const void *value;
+	size_t value_len;
+	int64_t expires_ms;
+	bool remove; /* remove the key instead; value is ignored */
+};
+/*
+ * Stores n items atomically, in order: of duplicates the last wins.  All or
+ * none is there after a crash.  Removing an absent key is no error here.
+ * Errors: those of emdb_put(), TXN_TOO_BIG (about one segment).
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_put_many(emdb_db *db, uint64_t ns,
+					     const struct emdb_item *items, size_t n);
+
+/* ---- Iteration ------------------------------------------------------- */
+
+typedef struct emdb_iter emdb_iter;
+
+struct emdb_entry {
+	const void *key; /* valid until the next call on the iterator */
+	size_t key_len;
+	const void *value; /* NULL unless EMDB_ITER_VALUES; namespaces have none */
+	size_t value_len;
+	uint64_t id;
+	int64_t expires_ms; /* 0: never */
+	bool is_ns;
+};
+
+#define EMDB_ITER_VALUES 0x1u /* also hand out values */
+#define EMDB_ITER_KEYS   0x2u /* skip namespaces */
+#define EMDB_ITER_NS     0x4u /* only namespaces */
+
+/*
+ * Walks one namespace in no particular order.  Entries present during the
+ * whole walk come exactly once; those that come or go meanwhile may or may
+ * not.  Memory use is bounded.  One thread at a time per iterator.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_iter_new(emdb_db *db, uint64_t ns, unsigned int flags,
+					     emdb_iter **ret_iter);
+/* EMDB_ERR_NOT_FOUND at the end.  CORRUPT: this entry is damaged, call again to go on. */
+EMDB_API EMDB_CHECKED emdb_err emdb_iter_next(emdb_iter *iter, struct emdb_entry *ret_entry);
+EMDB_API void emdb_iter_free(emdb_iter *iter);
+
+/* ---- Namespaces ------------------------------------------------------ */
+
+/* Creates `name` in namespace `parent`.  Errors: EXISTS, NOT_FOUND and those of emdb_put(). */
+EMDB_API EMDB_CHECKED emdb_err emdb_ns_create(emdb_db *db, uint64_t parent, const void *name,
+					      size_t name_len, uint64_t *ret_ns);
+/* Finds it.  Errors: NOT_FOUND, NOT_NS. */
+EMDB_API EMDB_CHECKED emdb_err emdb_ns_open(emdb_db *db, uint64_t parent, const void *name,
+					    size_t name_len, uint64_t *ret_ns);
+/*
+ * Removes the namespace.  With entries in it: NOT_EMPTY, unless recursive,
+ * which removes everything below in one atomic step.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_ns_drop(emdb_db *db, uint64_t parent, const void *name,
+					    size_t name_len, bool recursive);
+
+/* ---- Time to live ---------------------------------------------------- */
+
+/* The deadline, 0: none.  Errors: NOT_FOUND (also expired), IS_NS. */
+EMDB_API EMDB_CHECKED emdb_err emdb_ttl_get(emdb_db *db, uint64_t ns, const void *key,
+					    size_t key_len, int64_t *ret_expires_ms);
+/* EMDB_TTL_NEVER: persist.  A time in the past removes the key now. */
+EMDB_API EMDB_CHECKED emdb_err emdb_ttl_set(emdb_db *db, uint64_t ns, const void *key,
+					    size_t key_len, int64_t expires_ms);
+/* Default lifetime in ms of new values in a namespace (new namespaces in it inherit it); 0: none. */
+EMDB_API EMDB_CHECKED emdb_err emdb_ns_ttl_set(emdb_db *db, uint64_t ns, int64_t default_ms);
+EMDB_API EMDB_CHECKED emdb_err emdb_ns_ttl_get(emdb_db *db, uint64_t ns, int64_t *ret_default_ms);
+/* Removes what has expired, at once; says how many entries went. */
+EMDB_API EMDB_CHECKED emdb_err emdb_sweep(emdb_db *db, uint64_t *ret_removed);
+/* The store's clock, ms; stands still in a read-only snapshot. */
+EMDB_API int64_t emdb_now_ms(emdb_db *db);
+/*
+ * Reads a lifetime or deadline as people write it: 90, 90s, 1h30m, 7d, 500ms,
+ * +1h (extends current_ms), @1712345678, RFC 3339, none.  now_ms and
+ * current_ms (0: none) are what relative forms refer to.  *ret_expires_ms is
+ * EMDB_TTL_NEVER for none.  Errors: INVAL, OVERFLOW; s need not end in NUL.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_ttl_parse(const char *s, size_t n, int64_t now_ms,
+					      int64_t current_ms, int64_t *ret_expires_ms);
+/* Reads a plain duration (1h30m) into ms. */
+EMDB_API EMDB_CHECKED emdb_err emdb_duration_parse(const char *s, size_t n, int64_t *ret_ms);
+
+/* ---- Durability and operations --------------------------------------- */
+
+/* Everything acknowledged before the call is durable when it returns EMDB_OK. */
+EMDB_API EMDB_CHECKED emdb_err emdb_flush(emdb_db *db);
+/*
+ * The same without waiting: done(ctx, err) is called from the flusher's
+ * thread, or before return when nothing is to be done.  One sync serves all
+ * that wait.  done must not block.
+ */
+EMDB_API void emdb_flush_async(emdb_db *db, void (*done)(void *ctx, emdb_err err), void *ctx);
+/* Saves the index, so that the next open need not replay the journal. */
+EMDB_API EMDB_CHECKED emdb_err emdb_checkpoint(emdb_db *db);
+
+#define EMDB_GROUP_BUCKETS 12
+struct emdb_stats {
+	uint64_t records;    /* keys, all namespaces */
+	uint64_t namespaces; /* without the root */
+	uint64_t objects;    /* promoted objects in memory */
+	uint64_t known;      /* objects the caller holds a reference on */
+	uint64_t expiring;   /* entries with a deadline */
+	uint64_t segments;
+	uint64_t segment_bytes;      /* size of one segment */
+	uint64_t journal_bytes;      /* written frames */
+	uint64_t preallocated_bytes; /* on disk, not yet written */
+	uint64_t live_bytes;         /* frames that still count */
+	uint64_t dead_bytes;         /* what compaction could free */
+	uint64_t index_bytes;        /* memory of the indexes */
+	uint64_t tail_lsn;
+	uint64_t durable_lsn;
+	uint64_t appends;                        /* frames since open */
+	uint64_t flushes;                        /* flush calls since open */
+	uint64_t syncs;                          /* fdatasync calls since open */
+	uint64_t group_size[EMDB_GROUP_BUCKETS]; /* flushes served by one sync: 1,2,3-4,5-8,... */
+	uint64_t expired;                        /* entries removed by expiry since open */
+	uint64_t replayed;                       /* frames replayed at open */
+	uint64_t open_us;                        /* how long opening took */
+	uint64_t torn_bytes;                     /* cut from the end at open */
+	uint64_t compactions;                    /* segments reclaimed since open */
+	uint64_t compacted_bytes;                /* frames copied by compaction since open */
+	uint64_t checkpoint_lsn;                 /* replay would start here */
+	uint64_t fs_total_bytes, fs_free_bytes, fs_avail_bytes; /* the host's file system */
+	bool io_uring;
+	bool read_only;
+	bool failed; /* sticky: a write or sync failed */
+	bool encrypted;
+	bool low_space; /* no room for another segment: only removal works */
+	bool damaged;
+};
+EMDB_API EMDB_CHECKED emdb_err emdb_stats_get(emdb_db *db, struct emdb_stats *ret_stats);
+/* 16 bytes that identify the store. */
+EMDB_API void emdb_uuid(emdb_db *db, uint8_t ret_uuid[16]);
+
+struct emdb_check_report {
+	uint64_t frames, records, bytes; /* checked and good */
+	uint64_t bad_frames;
+	uint64_t lost_bytes;
+};
+/*
+ * Reads and verifies every frame; found(ctx, detail) is called for each
+ * fault.  CORRUPT when there was one.  path must not be open for writing.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_check(const char *path,
+					  void (*found)(void *ctx,
+							const struct emdb_detail *detail),
+					  void *ctx, struct emdb_check_report *ret_report);
+
+/* ---- Objects: the store as a file system ------------------------------ */
+
+/*
+ * An object is named by its id.  The caller that keeps ids (as the kernel
+ * does) holds a reference per emdb_node_lookup(), _create(), _link() and
+ * referenced readdir entry, and gives it back with emdb_node_forget(); while
+ * referenced, an object that lost its last name stays readable and writable.
+ * Ids of namespaces are the namespaces' ids.  No permission is checked here.
+ * Every change stamps the times that POSIX says.
+ */
+struct emdb_attr {
+	uint64_t id;
+	uint64_t parent; /* of a namespace: where it is; else 0 */
+	uint64_t size;   /* bytes; of a namespace: its number of entries */
+	uint64_t blocks; /* 512-byte units that data takes */
+	uint32_t mode;   /* type and permission bits, as st_mode */
+	uint32_t nlink;
+	uint32_t uid, gid;
+	uint64_t rdev;
+	int64_t atime_ns, mtime_ns, ctime_ns, btime_ns; /* since 1970 */
+	int64_t expires_ms;                             /* 0: never */
+	uint64_t lsn;                                   /* of the record that holds it now */
+};
+
+EMDB_API EMDB_CHECKED emdb_err emdb_node_lookup(emdb_db *db, uint64_t parent, const void *key,
+						size_t key_len, struct emdb_attr *ret_attr);
+EMDB_API void emdb_node_forget(emdb_db *db, uint64_t id, uint64_t count);
+EMDB_API EMDB_CHECKED emdb_err emdb_node_getattr(emdb_db *db, uint64_t id,
+						 struct emdb_attr *ret_attr);
+
+/* emdb_node_setattr(): what to set. */
+#define EMDB_SET_MODE      0x001u
+#define EMDB_SET_UID       0x002u
+#define EMDB_SET_GID       0x004u
+#define EMDB_SET_SIZE      0x008u
+#define EMDB_SET_ATIME     0x010u
+#define EMDB_SET_MTIME     0x020u
+#define EMDB_SET_CTIME     0x040u
+#define EMDB_SET_EXPIRES   0x080u /* expires_ms, 0: never; files only */
+#define EMDB_SET_KILL_SUID 0x100u /* clear set-uid, and set-gid if group-executable */
+EMDB_API EMDB_CHECKED emdb_err emdb_node_setattr(emdb_db *db, uint64_t id,
+						 const struct emdb_attr *attr, unsigned int set,
+						 struct emdb_attr *ret_attr);
+
+struct emdb_create {
+	uint32_t
+		mode; /* with type: S_IFREG, S_IFDIR, S_IFLNK, S_IFIFO, S_IFSOCK, S_IFCHR, S_IFBLK */
+	uint32_t uid, gid;
+	uint64_t rdev;
+	const void *target; /* S_IFLNK */
+	size_t target_len;
+};
+/* EXISTS when the name is taken.  Takes a reference. */
+EMDB_API EMDB_CHECKED emdb_err emdb_node_create(emdb_db *db, uint64_t parent, const void *key,
+						size_t key_len, const struct emdb_create *what,
+						struct emdb_attr *ret_attr);
+/* An object without a name (O_TMPFILE); gone with its last reference unless linked. */
+EMDB_API EMDB_CHECKED emdb_err emdb_node_create_anon(emdb_db *db, uint64_t parent,
+						     const struct emdb_create *what,
+						     struct emdb_attr *ret_attr);
+EMDB_API EMDB_CHECKED emdb_err emdb_node_link(emdb_db *db, uint64_t id, uint64_t parent,
+					      const void *key, size_t key_len,
+					      struct emdb_attr *ret_attr);
+/* Removes a name that is not a namespace's (IS_NS).  ret_id may be NULL. */
+EMDB_API EMDB_CHECKED emdb_err emdb_node_unlink(emdb_db *db, uint64_t parent, const void *key,
+						size_t key_len, uint64_t *ret_id);
+/* Removes an empty namespace (NOT_NS, NOT_EMPTY). */
+EMDB_API EMDB_CHECKED emdb_err emdb_node_rmdir(emdb_db *db, uint64_t parent, const void *key,
+					       size_t key_len, uint64_t *ret_id);
+
+#define EMDB_RENAME_NOREPLACE 0x1u
+#define EMDB_RENAME_EXCHANGE  0x2u
+/* What decides the deadline when a rename replaces a file. */
+#define EMDB_RENAME_TTL_KEEP   0x10u /* the target's stays when the source has none */
+#define EMDB_RENAME_TTL_SOURCE 0x20u /* always the source's; neither flag: auto */
+/*
+ * rename(2), atomic.  auto: the target's deadline stays when the source has
+ * none and was created in the same namespace after the target.
+ * Errors: NOT_FOUND, EXISTS, NOT_EMPTY, IS_NS, NOT_NS, LOOP.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_node_rename(emdb_db *db, uint64_t parent, const void *key,
+						size_t key_len, uint64_t new_parent,
+						const void *new_key, size_t new_key_len,
+						unsigned int flags);
+
+/* Pieces of a value, pinned until emdb_slices_release(). */
+#define EMDB_SLICES_INLINE 8
+struct emdb_slices {
+	struct iovec *iov; /* the bytes; holes are pieces of a page of zeros */
+	int count;
+	size_t len; /* sum; less than asked for only at the end of the value */
+	struct iovec inline_[EMDB_SLICES_INLINE];
+	void *owner_; /* private */
+	uint64_t pin_;
+};
+/* Zero-copy read.  Release soon: it delays the freeing of memory. */
+EMDB_API EMDB_CHECKED emdb_err emdb_node_slices(emdb_db *db, uint64_t id, uint64_t offset,
+						size_t len, struct emdb_slices *ret_slices);
+EMDB_API void emdb_slices_release(emdb_db *db, struct emdb_slices *slices);
+/* pread(2) into buf. */
+EMDB_API EMDB_CHECKED emdb_err emdb_node_read(emdb_db *db, uint64_t id, uint64_t offset, void *buf,
+					      size_t len, size_t *ret_len);
+#define EMDB_WRITE_KILL_SUID 0x1u
+#define EMDB_WRITE_APPEND    0x2u /* at the end, whatever offset says */
+/* pwrite(2): all or nothing.  Up to 1 MiB is atomic; more is several frames. */
+EMDB_API EMDB_CHECKED emdb_err emdb_node_write(emdb_db *db, uint64_t id, uint64_t offset,
+					       const void *data, size_t len, unsigned int flags);
+
+/* fallocate(2) modes. */
+#define EMDB_FALLOC_KEEP_SIZE  0x1u
+#define EMDB_FALLOC_PUNCH_HOLE 0x2u /* reads zeros afterwards; implies KEEP_SIZE */
+#define EMDB_FALLOC_ZERO_RANGE 0x4u
+EMDB_API EMDB_CHECKED emdb_err emdb_node_fallocate(emdb_db *db, uint64_t id, uint64_t offset,
+						   uint64_t len, unsigned int mode);
+/* lseek(2) SEEK_DATA and SEEK_HOLE.  RANGE: beyond the end (ENXIO). */
+EMDB_API EMDB_CHECKED emdb_err emdb_node_seek(emdb_db *db, uint64_t id, uint64_t offset, bool hole,
+					      uint64_t *ret_offset);
+/* copy_file_range(2): shares the extents.  *ret_len: how much was copied. */
+EMDB_API EMDB_CHECKED emdb_err emdb_node_copy_range(emdb_db *db, uint64_t from,
+						    uint64_t from_offset, uint64_t to,
+						    uint64_t to_offset, uint64_t len,
+						    uint64_t *ret_len);
+
+/*
+ * Calls fn for the entries of a namespace from position pos on (0: the
+ * start).  Positions are stable while entries come and go, and remounts.
+ * fn returns false to refuse an entry and stop; next_pos continues after
+ * the entry.  attr is NULL for an entry whose record is damaged.  With
+ * EMDB_READDIR_REF every entry taken holds a reference.  fn must not block
+ * nor call the library.
+ */
+#define EMDB_READDIR_REF 0x1u
+typedef bool (*emdb_readdir_fn)(void *ctx, const void *key, size_t key_len,
+				const struct emdb_attr *attr, uint64_t next_pos);
+EMDB_API EMDB_CHECKED emdb_err emdb_node_readdir(emdb_db *db, uint64_t id, uint64_t pos,
+						 unsigned int flags, emdb_readdir_fn fn, void *ctx);
+
+/*
+ * Extended attributes, names as xattr(7) has them; nothing is virtual here.
+ * get and list: len 0 asks for the size.  RANGE: buf is too small.
+ */
+#define EMDB_XATTR_CREATE  0x1u /* EXISTS when there is one */
+#define EMDB_XATTR_REPLACE 0x2u /* NO_XATTR when there is none */
+EMDB_API EMDB_CHECKED emdb_err emdb_xattr_get(emdb_db *db, uint64_t id, const char *name, void *buf,
+					      size_t len, size_t *ret_len);
+EMDB_API EMDB_CHECKED emdb_err emdb_xattr_set(emdb_db *db, uint64_t id, const char *name,
+					      const void *value, size_t len, unsigned int flags);
+EMDB_API EMDB_CHECKED emdb_err emdb_xattr_remove(emdb_db *db, uint64_t id, const char *name);
+/* Names, each with its NUL, one after the other. */
+EMDB_API EMDB_CHECKED emdb_err emdb_xattr_list(emdb_db *db, uint64_t id, char *buf, size_t len,
+					       size_t *ret_len);
+/* The raw key of an object (one of them when linked), without NUL; ret_parent may be NULL. */
+EMDB_API EMDB_CHECKED emdb_err emdb_node_key(emdb_db *db, uint64_t id, void *buf, size_t len,
+					     size_t *ret_len, uint64_t *ret_parent);
+/* Default lifetime and what restarts a file's clock, of a namespace. */
+enum emdb_ttl_basis { EMDB_BASIS_CREATE = 0, EMDB_BASIS_MODIFY = 1 };
+EMDB_API EMDB_CHECKED emdb_err emdb_ns_basis_set(emdb_db *db, uint64_t ns,
+						 enum emdb_ttl_basis basis);
+EMDB_API EMDB_CHECKED emdb_err emdb_ns_basis_get(emdb_db *db, uint64_t ns,
+						 enum emdb_ttl_basis *ret_basis);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

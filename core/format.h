@@ -1,0 +1,350 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The on-disk format: encoding and decoding of every structure in a store.
+ * Pure functions over memory; no allocation, no I/O.  Every decoder takes
+ * hostile bytes.
+ *
+ * All integers are little-endian.  "varint" is unsigned LEB128, shortest form.
+ * CRC means CRC-32C.  A reserved byte is zero and must be zero on reading.
+ *
+ * LSN.  A position in the journal: segment_id << segment_shift | offset in the
+ * segment file.  Segment ids start at 1, so no LSN of a frame is 0.
+ *
+ * STORE/superblock, 4096 bytes, replaced atomically:
+ *   off size
+ *     0    8  "EMDBSUPR"
+ *     8    4  format version, 1
+ *    12    4  segment_shift, 20..30: segments have 1 << shift bytes
+ *    16    8  compatible feature bits: unknown ones are ignored
+ *    24    8  incompatible feature bits: unknown ones refuse to open
+ *    32   16  uuid
+ *    48    4  cipher, 0: none
+ *    52    4  uid of the creator: owner of entries without META
+ *    56    8  created, ns since 1970
+ *    64   32  hash seed
+ *    96    4  gid of the creator
+ *   100    4  reserved
+ *   104    8  frozen, ms since 1970: the clock of a snapshot; 0: not one
+ *   112 3980  reserved (key slots)
+ *  4092    4  CRC of bytes 0..4091
+ *
+ * STORE/journal/%016x.seg, the name is the segment id.  Bytes 0..255:
+ *     0    8  "EMDBSEG\1"
+ *     8    4  format version, 1
+ *    12    4  segment_shift
+ *    16   16  uuid of the store
+ *    32    8  segment id
+ *    40    8  created, ns since 1970
+ *    48   16  boot id of the machine that wrote it
+ *    64   32  salt (key derivation)
+ *    96  156  reserved
+ *   252    4  CRC of bytes 0..251
+ * Frames follow from byte 256 on, each at a multiple of 8, without gaps.
+ *
+ * Frame:
+ *     0    4  CRC of bytes 4..length-1
+ *     4    4  bits 0..23: length / 8, header and padding included
+ *             bits 24..31: kind
+ *     8    8  its own LSN
+ *    16    4  (LSN - durable) / 8, where everything below `durable` was known
+ *             to be on stable storage when this frame was reserved;
+ *             0xffffffff: that or more
+ *    20       kind 1..31: one record's fields, zero padding (< 8 bytes).
+ *             kind 64, BATCH: u32 number of records; from byte 24 on each
+ *             record, at a multiple of 8: u32 like byte 4 (length / 8 with
+ *             this prefix and padding, kind 1..31), u32 distance / 8 back to
+ *             the frame's start, fields, zero padding.  A batch is atomic.
+ *             kind 65, SEAL: nothing; the journal goes on in the next segment.
+ *
+ * A ref names a record: the LSN of its frame, or of its prefix inside a batch
+ * with bit 0 set.  Bit 1 is set in the index for entries with a deadline.
+ *
+ * Record fields: a varint mask of the bits REC_F_* and the fields whose bit is
+ * set, in ascending order of bits, but VALUE last:
+ *   NS       varint: namespace of the entry
+ *   KEY      varint length, bytes
+ *   TIME     8 bytes, ns since 1970: when; of an object also its ctime
+ *   VALUE    varint length, bytes
+ *   META     varint mode, varint uid, varint gid
+ *   TIMES    zigzag varints mtime, atime, btime, each minus TIME
+ *   ID       varint: object id; without it a creating record's id is the
+ *            record's LSN / 8
+ *   EXPIRES  varint: deadline, ms since 1970
+ *   XATTRS   varint length, then per attribute: u8 name length (not 0), name,
+ *            varint value length, value
+ *   SIZE     varint: size of the object afterwards
+ *   OFF      varint: offset in the object
+ *   LEN      varint: length of a range
+ *   ORIGIN   varint: LSN of the record that this one is a moved copy of
+ *   RDEV     varint: device number
+ *   TTLDEF   varint: default lifetime in ms of new entries, u8: basis
+ *   EXTENTS  varint count, then per extent: varint offset minus the end of
+ *            the one before, varint length, varint ref, varint skip: where
+ *            the bytes start in that record's value
+ *   FLAGS    varint of REC_FLAG_*
+ *
+ * Records:
+ *   PUT    entry NS/KEY is an object: META, times, xattrs and value inside
+ *   DEL    entry NS/KEY is gone
+ *   NS     entry NS/KEY is namespace ID; NS 0 with the empty key: the root's own
+ *   LINK   entry NS/KEY is the object ID, whose INODE record stands alone
+ *   INODE  metadata of object ID; EXTENTS replaces its whole map when present
+ *   WRITE  object ID has VALUE at OFF
+ *   TRUNC  object ID has SIZE bytes
+ *   PUNCH  object ID has a hole of LEN at OFF
+ *   CLONE  object ID has in LEN at OFF the EXTENTS and holes between
+ *   DROP   entry NS/KEY, namespace ID, is gone with everything in it
+ *   CLEAR  everything in namespace ID is gone
+ *   MOVE   the data of the record ORIGIN, for what object ID mapped of it in
+ *          LEN at OFF, is VALUE from now on
+ *
+ * STORE/manifest, replaced atomically:
+ *     0    8  "EMDBMANI"
+ *     8    4  format version, 1
+ *    12    4  length of the file
+ *    16   16  uuid
+ *    32    8  generation, counts up
+ *    40    8  durable: every frame below this LSN is on stable storage
+ *    48    8  next segment id: no segment has it or a higher one
+ *    56    8  bit 0: closed cleanly
+ *    64    8  checkpoint number, 0: none; 72: 8, LSN it covers up to
+ *    80    8  previous checkpoint number, 0: none; 88: 8, LSN it covers up to
+ *    96    4  number of segments n; 100: 4, number of gaps g
+ *   104 n*24  segments in ascending order of id: u64 id, u64 length (end of its
+ *             last frame; 0 while open), u32 flags (bit 0: sealed), u32 reserved
+ *       g*16  gaps in ascending order: u64 LSN, u64 length: bytes that were
+ *             reserved but never written by a process that died
+ *       u32   CRC of all before
+ */
+#ifndef EMDB_FORMAT_H
+#define EMDB_FORMAT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/codec.h"
+#include "core/emdb.h"
+
+#define FMT_VERSION	 1u
+#define FMT_SUPER_SIZE	 4096u
+#define FMT_SEG_HEADER	 256u
+#define FMT_FRAME_HEADER 20u
+#define FMT_BATCH_HEADER 24u
+#define FMT_BATCH_PREFIX 8u
+#define FMT_FRAME_MAX	 ((uint64_t)0xffffff * 8)
+#define FMT_DURABLE_FAR	 UINT32_MAX
+#define FMT_MANIFEST_MAX (256u * 1024u * 1024u)
+#define FMT_SEG_SHIFT_MIN 20u
+#define FMT_SEG_SHIFT_MAX 30u
+/* Bytes at a segment's end that only a SEAL frame may take. */
+#define FMT_SEAL_ROOM 24u
+/* Largest value in one record; the longest extent. */
+#define FMT_EXTENT_MAX (1024u * 1024u)
+/* Room that any record's fields without KEY, XATTRS, EXTENTS and VALUE bytes need at most. */
+#define FMT_FIELDS_MAX 224u
+#define FMT_EXTENT_BYTES_MAX 40u
+
+#define FMT_INCOMPAT_KNOWN ((uint64_t)0)
+
+enum rec_kind {
+	REC_PUT = 1,
+	REC_DEL = 2,
+	REC_NS = 3,
+	REC_LINK = 4,
+	REC_INODE = 5,
+	REC_WRITE = 6,
+	REC_TRUNC = 7,
+	REC_PUNCH = 8,
+	REC_CLONE = 9,
+	REC_DROP = 10,
+	REC_CLEAR = 11,
+	REC_MOVE = 12,
+	REC_KIND_MAX = 12,
+	FRAME_BATCH = 64,
+	FRAME_SEAL = 65,
+};
+
+#define REC_F_NS      (1u << 0)
+#define REC_F_KEY     (1u << 1)
+#define REC_F_TIME    (1u << 2)
+#define REC_F_VALUE   (1u << 3)
+#define REC_F_META    (1u << 4)
+#define REC_F_TIMES   (1u << 5)
+#define REC_F_ID      (1u << 6)
+#define REC_F_EXPIRES (1u << 7)
+#define REC_F_XATTRS  (1u << 8)
+#define REC_F_SIZE    (1u << 9)
+#define REC_F_OFF     (1u << 10)
+#define REC_F_LEN     (1u << 11)
+#define REC_F_ORIGIN  (1u << 12)
+#define REC_F_RDEV    (1u << 13)
+#define REC_F_TTLDEF  (1u << 14)
+#define REC_F_EXTENTS (1u << 15)
+#define REC_F_FLAGS   (1u << 16)
+#define REC_F_ALL     ((1u << 17) - 1)
+
+#define REC_FLAG_ORPHAN	 1u /* the entry is not in its namespace: an open object without a name */
+#define REC_FLAG_EXPIRED 2u /* removed by expiry */
+
+#define REF_BATCH   ((uint64_t)1)
+#define REF_EXPIRES ((uint64_t)2)
+#define REF_FLAGS   ((uint64_t)7)
+
+static inline uint64_t ref_lsn(uint64_t ref)
+{
+	return ref & ~REF_FLAGS;
+}
+
+/* A record, decoded; pointers go into the bytes it was decoded from. */
+struct rec {
+	uint8_t kind;
+	uint32_t mask; /* REC_F_*: which fields below mean something */
+	uint64_t ns;
+	const uint8_t *key;
+	size_t key_len;
+	int64_t time_ns;
+	int64_t mtime_ns, atime_ns, btime_ns;
+	uint32_t mode, uid, gid;
+	uint64_t id;
+	int64_t expires_ms;
+	const uint8_t *xattrs;
+	size_t xattrs_len;
+	uint64_t size, off, len, origin, rdev;
+	int64_t ttl_default_ms;
+	uint8_t ttl_basis;
+	uint64_t extent_count;
+	const uint8_t *extents; /* encoded: walk with fmt_extent_next() */
+	size_t extents_len;
+	uint64_t flags;
+	const uint8_t *value;
+	size_t value_len;
+};
+
+/* One extent as records have it. */
+struct rec_extent {
+	uint64_t off, len, ref, skip;
+};
+
+enum frame_status {
+	FRAME_OK = 0,
+	FRAME_END,		/* zeros: nothing was written here */
+	FRAME_TRUNC_HEADER,	/* the file ends within the header */
+	FRAME_TRUNC_PAYLOAD,	/* the file ends within the frame */
+	FRAME_BAD_CRC,
+	FRAME_BAD_KIND,		/* bytes that are no frame header */
+	FRAME_BAD_LENGTH,	/* shorter than a header or beyond the segment */
+	FRAME_STALE,		/* a frame of another place or time */
+};
+
+struct frame {
+	uint8_t kind;
+	uint64_t lsn;
+	uint32_t len;	  /* bytes, padding included */
+	uint32_t durable; /* as stored */
+	const uint8_t *p; /* its first byte */
+};
+
+/* A sentence for each status. */
+const char *fmt_frame_status_text(enum frame_status st);
+
+/*
+ * Parses the frame at p of which `avail` bytes exist (to the end of the
+ * segment) and which should be at `lsn`.  Without check_crc the CRC is trusted.
+ */
+enum frame_status fmt_frame_parse(const uint8_t *p, size_t avail, uint64_t lsn, bool check_crc,
+				  struct frame *ret);
+/* The LSN below which the writer knew everything to be durable; 0: unknown. */
+uint64_t fmt_frame_durable(const struct frame *f);
+
+/*
+ * Writes the 20-byte header in front of a frame.  crc_rest is the CRC of the
+ * len - 20 bytes behind the header, which is combined without rereading them.
+ */
+void fmt_frame_header(uint8_t p[FMT_FRAME_HEADER], uint8_t kind, uint32_t len, uint64_t lsn,
+		      uint64_t durable_lsn);
+/* Sets the CRC over a complete frame in memory. */
+void fmt_frame_finish(uint8_t *p, uint32_t len);
+
+/* Bytes that fmt_rec_encode() may need for the fields without the value bytes. */
+size_t fmt_rec_head_max(const struct rec *r);
+/*
+ * Encodes the fields of r up to and including the value's length, not the
+ * value's bytes, which the caller puts right behind.  Returns the bytes used;
+ * the buffer must have fmt_rec_head_max() bytes.  r->extents must be encoded.
+ */
+size_t fmt_rec_encode(const struct rec *r, uint8_t *buf, size_t size);
+/*
+ * Decodes the fields of a record of `kind` from exactly n bytes: fields and
+ * fewer than 8 bytes of zero padding.  False: not a valid record.
+ */
+bool fmt_rec_decode(uint8_t kind, const uint8_t *p, size_t n, struct rec *ret);
+/* The record of a frame that is no batch. */
+bool fmt_frame_rec(const struct frame *f, struct rec *ret);
+
+/* Walks the records of a BATCH frame. */
+struct batch_iter {
+	const struct frame *f;
+	uint32_t at, left;
+};
+bool fmt_batch_begin(const struct frame *f, struct batch_iter *ret);
+/* 1: a record with its ref; 0: the end; -1: malformed. */
+int fmt_batch_next(struct batch_iter *it, struct rec *ret, uint64_t *ret_ref);
+/*
+ * The record at a batch prefix p of which avail bytes exist; *ret_back is how
+ * far back the frame starts, bytes.
+ */
+bool fmt_batch_rec_at(const uint8_t *p, size_t avail, struct rec *ret, uint32_t *ret_back);
+
+/* Appends one encoded extent; returns the bytes used (<= FMT_EXTENT_BYTES_MAX). */
+size_t fmt_extent_encode(const struct rec_extent *e, uint64_t prev_end, uint8_t *buf);
+/* Walks r->extents; c starts as {r->extents, +extents_len}; *prev_end as 0 (r->off for CLONE). */
+bool fmt_extent_next(struct cur *c, uint64_t *prev_end, struct rec_extent *ret);
+
+/* Walks an attribute blob: false at its end or when malformed (c->err). */
+bool fmt_xattr_next(struct cur *c, const char **name, size_t *name_len, const uint8_t **value,
+		    size_t *value_len);
+
+struct superblock {
+	uint32_t version, segment_shift, cipher, uid, gid;
+	uint64_t compat, incompat;
+	uint8_t uuid[16], hash_seed[32];
+	int64_t created_ns, frozen_ms;
+};
+void fmt_super_encode(const struct superblock *sb, uint8_t buf[FMT_SUPER_SIZE]);
+/* OK; NOT_STORE: no superblock; VERSION: too new; CORRUPT: CRC or fields are off. */
+emdb_err fmt_super_decode(const uint8_t *p, size_t n, struct superblock *ret);
+
+struct seg_header {
+	uint64_t id;
+	uint32_t segment_shift;
+	uint8_t uuid[16], boot_id[16], salt[32];
+	int64_t created_ns;
+};
+void fmt_seg_encode(const struct seg_header *h, uint8_t buf[FMT_SEG_HEADER]);
+bool fmt_seg_decode(const uint8_t *p, size_t n, struct seg_header *ret);
+
+#define MANIFEST_SEALED 1u
+#define MANIFEST_CLEAN	1u
+struct manifest_seg {
+	uint64_t id, len;
+	uint32_t flags;
+};
+struct manifest_gap {
+	uint64_t lsn, len;
+};
+struct manifest_head {
+	uint8_t uuid[16];
+	uint64_t generation, durable_lsn, next_segment, flags;
+	uint64_t ckpt, ckpt_lsn, ckpt_prev, ckpt_prev_lsn;
+	uint32_t nsegs, ngaps;
+};
+size_t fmt_manifest_size(uint32_t nsegs, uint32_t ngaps);
+void fmt_manifest_encode(const struct manifest_head *h, const struct manifest_seg *segs,
+			 const struct manifest_gap *gaps, uint8_t *buf);
+/* Checks everything; then segment i and gap i can be read. */
+emdb_err fmt_manifest_decode(const uint8_t *p, size_t n, struct manifest_head *ret);
+void fmt_manifest_seg(const uint8_t *p, uint32_t i, struct manifest_seg *ret);
+void fmt_manifest_gap(const uint8_t *p, uint32_t nsegs, uint32_t i, struct manifest_gap *ret);
+
+#endif
