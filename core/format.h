@@ -57,7 +57,8 @@
  *             kind 65, SEAL: nothing; the journal goes on in the next segment.
  *
  * A ref names a record: the LSN of its frame, or of its prefix inside a batch
- * with bit 0 set.  Bit 1 is set in the index for entries with a deadline.
+ * with bit 0 set.  In the index bit 1 is set for entries with a deadline and bit
+ * 2 for entries that are a namespace or a LINK.
  *
  * Record fields: a varint mask of the bits REC_F_* and the fields whose bit is
  * set, in ascending order of bits, but VALUE last:
@@ -78,7 +79,8 @@
  *   ORIGIN   varint: LSN of the record that this one is a moved copy of
  *   RDEV     varint: device number
  *   TTLDEF   varint: default lifetime in ms of new entries, u8: basis
- *   EXTENTS  varint count, then per extent: varint offset minus the end of
+ *   EXTENTS  varint count, varint length of what follows, then per extent:
+ *            varint offset minus the end of
  *            the one before, varint length, varint ref, varint skip: where
  *            the bytes start in that record's value
  *   FLAGS    varint of REC_FLAG_*
@@ -126,15 +128,15 @@
 #include "core/codec.h"
 #include "core/emdb.h"
 
-#define FMT_VERSION	 1u
-#define FMT_SUPER_SIZE	 4096u
-#define FMT_SEG_HEADER	 256u
-#define FMT_FRAME_HEADER 20u
-#define FMT_BATCH_HEADER 24u
-#define FMT_BATCH_PREFIX 8u
-#define FMT_FRAME_MAX	 ((uint64_t)0xffffff * 8)
-#define FMT_DURABLE_FAR	 UINT32_MAX
-#define FMT_MANIFEST_MAX (256u * 1024u * 1024u)
+#define FMT_VERSION       1u
+#define FMT_SUPER_SIZE    4096u
+#define FMT_SEG_HEADER    256u
+#define FMT_FRAME_HEADER  20u
+#define FMT_BATCH_HEADER  24u
+#define FMT_BATCH_PREFIX  8u
+#define FMT_FRAME_MAX     ((uint64_t)0xffffff * 8)
+#define FMT_DURABLE_FAR   UINT32_MAX
+#define FMT_MANIFEST_MAX  (256u * 1024u * 1024u)
 #define FMT_SEG_SHIFT_MIN 20u
 #define FMT_SEG_SHIFT_MAX 30u
 /* Bytes at a segment's end that only a SEAL frame may take. */
@@ -142,7 +144,7 @@
 /* Largest value in one record; the longest extent. */
 #define FMT_EXTENT_MAX (1024u * 1024u)
 /* Room that any record's fields without KEY, XATTRS, EXTENTS and VALUE bytes need at most. */
-#define FMT_FIELDS_MAX 224u
+#define FMT_FIELDS_MAX       224u
 #define FMT_EXTENT_BYTES_MAX 40u
 
 #define FMT_INCOMPAT_KNOWN ((uint64_t)0)
@@ -184,11 +186,12 @@ enum rec_kind {
 #define REC_F_FLAGS   (1u << 16)
 #define REC_F_ALL     ((1u << 17) - 1)
 
-#define REC_FLAG_ORPHAN	 1u /* the entry is not in its namespace: an open object without a name */
+#define REC_FLAG_ORPHAN  1u /* the entry is not in its namespace: an open object without a name */
 #define REC_FLAG_EXPIRED 2u /* removed by expiry */
 
 #define REF_BATCH   ((uint64_t)1)
 #define REF_EXPIRES ((uint64_t)2)
+#define REF_SPECIAL ((uint64_t)4)
 #define REF_FLAGS   ((uint64_t)7)
 
 static inline uint64_t ref_lsn(uint64_t ref)
@@ -228,19 +231,19 @@ struct rec_extent {
 
 enum frame_status {
 	FRAME_OK = 0,
-	FRAME_END,		/* zeros: nothing was written here */
-	FRAME_TRUNC_HEADER,	/* the file ends within the header */
-	FRAME_TRUNC_PAYLOAD,	/* the file ends within the frame */
+	FRAME_END,           /* zeros: nothing was written here */
+	FRAME_TRUNC_HEADER,  /* the file ends within the header */
+	FRAME_TRUNC_PAYLOAD, /* the file ends within the frame */
 	FRAME_BAD_CRC,
-	FRAME_BAD_KIND,		/* bytes that are no frame header */
-	FRAME_BAD_LENGTH,	/* shorter than a header or beyond the segment */
-	FRAME_STALE,		/* a frame of another place or time */
+	FRAME_BAD_KIND,   /* bytes that are no frame header */
+	FRAME_BAD_LENGTH, /* shorter than a header or beyond the segment */
+	FRAME_STALE,      /* a frame of another place or time */
 };
 
 struct frame {
 	uint8_t kind;
 	uint64_t lsn;
-	uint32_t len;	  /* bytes, padding included */
+	uint32_t len;     /* bytes, padding included */
 	uint32_t durable; /* as stored */
 	const uint8_t *p; /* its first byte */
 };
@@ -257,10 +260,7 @@ enum frame_status fmt_frame_parse(const uint8_t *p, size_t avail, uint64_t lsn, 
 /* The LSN below which the writer knew everything to be durable; 0: unknown. */
 uint64_t fmt_frame_durable(const struct frame *f);
 
-/*
- * Writes the 20-byte header in front of a frame.  crc_rest is the CRC of the
- * len - 20 bytes behind the header, which is combined without rereading them.
- */
+/* Writes a frame's header with a CRC of 0; the CRC is set when the rest is known. */
 void fmt_frame_header(uint8_t p[FMT_FRAME_HEADER], uint8_t kind, uint32_t len, uint64_t lsn,
 		      uint64_t durable_lsn);
 /* Sets the CRC over a complete frame in memory. */
@@ -325,7 +325,7 @@ void fmt_seg_encode(const struct seg_header *h, uint8_t buf[FMT_SEG_HEADER]);
 bool fmt_seg_decode(const uint8_t *p, size_t n, struct seg_header *ret);
 
 #define MANIFEST_SEALED 1u
-#define MANIFEST_CLEAN	1u
+#define MANIFEST_CLEAN  1u
 struct manifest_seg {
 	uint64_t id, len;
 	uint32_t flags;

@@ -38,16 +38,16 @@ struct journal;
 struct journal_config {
 	struct emdb_io *io;
 	struct epoch *epoch;
-	int dirfd;		 /* the store's directory; borrowed */
+	int dirfd; /* the store's directory; borrowed */
 	uint32_t segment_shift;
 	uint8_t uuid[16];
 	bool read_only;
-	bool salvage;		 /* replay skips damage instead of failing */
-	bool create;		 /* a new store: no manifest yet */
+	bool salvage; /* replay skips damage instead of failing */
+	bool create;  /* a new store: no manifest yet */
 	enum emdb_verify verify;
 	enum emdb_flush_policy flush;
 	uint32_t group_window_us;
-	int32_t commit_interval_s; /* 0: never */
+	int32_t commit_interval_s;  /* 0: never */
 	struct emdb_detail *detail; /* filled when open or replay fails; may be NULL */
 	void (*log)(void *ctx, enum emdb_log_level level, const char *message); /* may be NULL */
 	void *log_ctx;
@@ -60,13 +60,13 @@ EMDB_CHECKED emdb_err journal_open(const struct journal_config *cfg, struct jour
 typedef emdb_err (*journal_replay_fn)(void *ctx, struct segment *seg, const struct frame *f);
 
 struct journal_end {
-	uint64_t lsn;		   /* first byte after the last good frame */
-	enum frame_status reason;  /* why it ended there */
-	uint64_t torn_bytes;	   /* written after it and cut */
-	uint64_t durable_mark;	   /* highest durable LSN seen anywhere */
+	uint64_t lsn;             /* first byte after the last good frame */
+	enum frame_status reason; /* why it ended there */
+	uint64_t torn_bytes;      /* written after it and cut */
+	uint64_t durable_mark;    /* highest durable LSN seen anywhere */
 	uint64_t frames;
-	uint64_t skipped_bytes;	   /* with salvage: damaged */
-	uint32_t damages;	   /* with salvage: how many places */
+	uint64_t skipped_bytes; /* with salvage: damaged */
+	uint32_t damages;       /* with salvage: how many places */
 };
 
 /*
@@ -120,7 +120,7 @@ void journal_sync_async(struct journal *j, void (*done)(void *ctx, emdb_err err)
 /* Ends the active segment, so that the next frame goes to a new one.  *ret_lsn: where it begins. */
 EMDB_CHECKED emdb_err journal_roll(struct journal *j, uint64_t *ret_lsn);
 
-uint64_t journal_tail(const struct journal *j);	   /* next LSN to be reserved */
+uint64_t journal_tail(const struct journal *j);    /* next LSN to be reserved */
 uint64_t journal_durable(const struct journal *j); /* everything below is on stable storage */
 bool journal_failed(const struct journal *j);
 
@@ -164,7 +164,7 @@ EMDB_CHECKED emdb_err journal_walk_segment(struct journal *j, uint64_t id, journ
 EMDB_CHECKED emdb_err journal_retire(struct journal *j, const uint64_t *ids, size_t n);
 
 struct journal_checkpoint {
-	uint64_t number, lsn;	   /* 0: none */
+	uint64_t number, lsn; /* 0: none */
 	uint64_t prev_number, prev_lsn;
 };
 void journal_checkpoint_get(struct journal *j, struct journal_checkpoint *ret);
