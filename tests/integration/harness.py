@@ -336,6 +336,11 @@ def renameat2(old, new, flags):
            os.fsdecode(old))
 
 
+def link_descriptor(fd, path):
+    """Gives an open file a name, as programs do with O_TMPFILE."""
+    _check(libc.linkat(AT_FDCWD, b"/proc/self/fd/%d" % fd, AT_FDCWD, os.fsencode(path), 0x400))
+
+
 def fallocate(fd, mode, offset, length):
     _check(libc.fallocate(fd, mode, ctypes.c_int64(offset), ctypes.c_int64(length)))
 
