@@ -1,0 +1,199 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/cli.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tools/text.h"
+
+bool args_has(const struct cli_args *args, int key)
+{
+	size_t i;
+
+	for (i = 0; args->opts[i].key; i++)
+		if (args->opts[i].key == key)
+			return args->set[i];
+	return false;
+}
+
+const char *args_value(const struct cli_args *args, int key)
+{
+	size_t i;
+
+	for (i = 0; args->opts[i].key; i++)
+		if (args->opts[i].key == key)
+			return args->value[i];
+	return NULL;
+}
+
+/* ---- Messages ---- */
+
+static void message_json(const struct cli *cli, struct out *err, int code, const char *text)
+{
+	bool first = true;
+
+	out_str(err, "{");
+	out_json_str(err, &first, "message_type", code ? "exit_error" : "error");
+	out_json_str(err, &first, "command", cli->command);
+	if (code)
+		out_json_i64(err, &first, "code", code);
+	out_json_str(err, &first, "message", text);
+	out_str(err, "}\n");
+}
+
+/* Code 0: not the last message. */
+__attribute__((format(printf, 3, 0))) static void message(const struct cli *cli, int code,
+							  const char *fmt, va_list ap)
+{
+	struct out err;
+	char text[4096];
+
+	(void)vsnprintf(text, sizeof(text), fmt, ap);
+	/* What was printed so far comes first, also when both go to one place. */
+	(void)out_flush(cli->out);
+	out_init(&err, STDERR_FILENO);
+	if (cli->json) {
+		message_json(cli, &err, code, text);
+	} else {
+		/* Paths and texts from disk are in it: not only a terminal is steered by them. */
+		err.tty = true;
+		out_str(&err, *cli->command ? "emdb " : "emdb");
+		out_str(&err, cli->command);
+		out_str(&err, ": ");
+		out_name(&err, text, strlen(text));
+		out_str(&err, "\n");
+	}
+	(void)out_flush(&err);
+}
+
+void cli_warn(const struct cli *cli, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	message(cli, 0, fmt, ap);
+	va_end(ap);
+}
+
+int cli_fail(const struct cli *cli, int code, const char *fmt, ...)
+{
+	va_list ap;
+
+	va_start(ap, fmt);
+	message(cli, code, fmt, ap);
+	va_end(ap);
+	return code;
+}
+
+static int exit_code(emdb_err err)
+{
+	if (err == EMDB_ERR_NO_STORE || err == EMDB_ERR_NOT_STORE)
+		return CLI_NO_STORE;
+	if (err == EMDB_ERR_LOCKED || err == EMDB_ERR_HOLDER_ALIVE)
+		return CLI_LOCKED;
+	return CLI_FAILED;
+}
+
+int cli_fail_err(const struct cli *cli, emdb_err err, const char *what)
+{
+	return cli_fail(cli, exit_code(err), "%s: %s", what, emdb_strerror(err));
+}
+
+/* ---- The store ---- */
+
+void cli_holder_text(const struct emdb_lock_info *info, char *buf, size_t size)
+{
+	char since[TEXT_TIME_SIZE];
+	size_t n;
+
+	if (info->pid <= 0) {
+		(void)snprintf(buf, size, "an unknown process");
+		return;
+	}
+	n = (size_t)snprintf(buf, size, "process %" PRId64, info->pid);
+	if (info->host[0] && n < size)
+		n += (size_t)snprintf(buf + n, size - n, " on %s", info->host);
+	if (info->since_ms && n < size)
+		n += (size_t)snprintf(buf + n, size - n, " since %s",
+				      text_time(info->since_ms, since));
+	if (info->version[0] && n < size)
+		(void)snprintf(buf + n, size - n, " (version %s)", info->version);
+}
+
+static int fail_open(const struct cli *cli, const char *path, emdb_err err, const char *detail)
+{
+	struct emdb_lock_info info;
+	char holder[512];
+
+	if (err == EMDB_ERR_LOCKED && !emdb_lock_holder(path, &info)) {
+		cli_holder_text(&info, holder, sizeof(holder));
+		return cli_fail(cli, CLI_LOCKED, "%s: the store is in use by %s", path, holder);
+	}
+	if (err == EMDB_ERR_DAMAGED)
+		return cli_fail(cli, CLI_FAILED, "%s: %s: %s (see: emdb check)", path,
+				emdb_strerror(err), detail);
+	if (*detail)
+		return cli_fail(cli, exit_code(err), "%s: %s: %s", path, emdb_strerror(err),
+				detail);
+	return cli_fail_err(cli, err, path);
+}
+
+int cli_open(const struct cli *cli, const char *path, unsigned int flags, emdb_db **ret_db)
+{
+	struct emdb_detail detail = { .text = "" };
+	const struct emdb_options options = {
+		.size = sizeof(options),
+		.flags = flags,
+		/* Commands are short: they leave no work to the background. */
+		.commit_interval_s = -1,
+		.sweep_interval_ms = -1,
+		.detail = &detail,
+	};
+	const emdb_err err = emdb_open(path, &options, ret_db);
+
+	return err ? fail_open(cli, path, err, detail.text) : CLI_OK;
+}
+
+int cli_close(const struct cli *cli, const char *path, emdb_db *db, int code)
+{
+	const emdb_err err = emdb_close(db);
+
+	return err && code == CLI_OK ? cli_fail_err(cli, err, path) : code;
+}
+
+/* ---- PATH arguments ---- */
+
+int cli_path(const struct cli *cli, const struct cli_args *args, const char *text,
+	     struct path *ret_path)
+{
+	const enum path_err err = path_parse(text, args_has(args, 'x'), ret_path);
+
+	if (!err)
+		return CLI_OK;
+	return cli_fail(cli, err == PATH_NOMEM ? CLI_FAILED : CLI_USAGE, "%s: %s", text,
+			path_strerror(err));
+}
+
+int cli_name_path(const struct cli *cli, const struct cli_args *args, const char *text,
+		  struct path *ret_path)
+{
+	const int code = cli_path(cli, args, text, ret_path);
+
+	if (code || ret_path->count)
+		return code;
+	path_release(ret_path);
+	return cli_fail(cli, CLI_USAGE, "the path names nothing: it is the root");
+}
+
+const struct path_name *cli_last(const struct path *path)
+{
+	return &path->names[path->count - 1];
+}
+
+emdb_err cli_parent(emdb_db *db, const struct path *path, bool create, uint64_t *ret_ns)
+{
+	return path_walk(db, path, path->count - 1, create, ret_ns);
+}

@@ -1,0 +1,435 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Commands about a whole store: init, stat, sweep, lock, check. */
+#include <dirent.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tools/cli.h"
+#include "tools/text.h"
+
+/* ---- init ---- */
+
+#define OPT_SEGMENT_SIZE OPT_LONG_ONLY
+
+/* True: there is a directory with something in it. */
+static bool is_populated(const char *path)
+{
+	DIR *const dir = opendir(path);
+	const struct dirent *entry;
+	bool found = false;
+
+	if (!dir)
+		return false;
+	while (!found && (entry = readdir(dir)))
+		found = strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0;
+	(void)closedir(dir);
+	return found;
+}
+
+static int fail_exists(const struct cli *cli, const char *path)
+{
+	struct emdb_lock_info info;
+
+	if (emdb_lock_holder(path, &info) == EMDB_OK)
+		return cli_fail(cli, CLI_FAILED, "%s: there is a store already", path);
+	return cli_fail(cli, CLI_FAILED, "%s: not an empty directory", path);
+}
+
+static int run_init(struct cli *cli, const struct cli_args *args)
+{
+	const char *const path = args->argv[0];
+	const char *const size = args_value(args, OPT_SEGMENT_SIZE);
+	struct emdb_detail detail = { .text = "" };
+	struct emdb_options options = {
+		.size = sizeof(options),
+		.flags = EMDB_OPEN_CREATE | EMDB_OPEN_EXCLUSIVE,
+		.detail = &detail,
+	};
+	emdb_db *db = NULL;
+	emdb_err err;
+
+	if (size &&
+	    (!text_parse_size(size, &options.segment_bytes) ||
+	     options.segment_bytes < EMDB_SEGMENT_MIN || options.segment_bytes > EMDB_SEGMENT_MAX ||
+	     (options.segment_bytes & (options.segment_bytes - 1)) != 0))
+		return cli_fail(cli, CLI_USAGE, "segment size %s: not a power of two from 1M to 1G",
+				size);
+	if (is_populated(path))
+		return fail_exists(cli, path);
+	err = emdb_open(path, &options, &db);
+	if (err == EMDB_ERR_EXISTS)
+		return fail_exists(cli, path);
+	if (err)
+		return cli_fail(cli, CLI_FAILED, "%s: %s%s%s", path, emdb_strerror(err),
+				detail.text[0] ? ": " : "", detail.text);
+	return cli_close(cli, path, db, CLI_OK);
+}
+
+static const struct cli_opt init_opts[] = {
+	{ OPT_SEGMENT_SIZE, "segment-size", "N",
+	  "bytes in one journal file: a power of two, 1M to 1G (default 64M)" },
+	{ 0, NULL, NULL, NULL },
+};
+
+const struct cli_command cmd_init = {
+	.name = "init",
+	.synopsis = "[OPTIONS] STORE",
+	.summary = "create an empty store",
+	.details = "The directory STORE is created; it may exist when it is empty.\n",
+	.opts = init_opts,
+	.args_min = 1,
+	.args_max = 1,
+	.run = run_init,
+};
+
+/* ---- stat ---- */
+
+enum unit { UNIT_COUNT, UNIT_BYTES, UNIT_US };
+
+struct stat_line {
+	const char *name, *text;
+	size_t offset; /* in struct emdb_stats */
+	enum unit unit;
+};
+
+#define LINE(field, text, unit)                                        \
+	{                                                              \
+#field, text, offsetof(struct emdb_stats, field), unit \
+	}
+static const struct stat_line stat_lines[] = {
+	LINE(records, "keys", UNIT_COUNT),
+	LINE(namespaces, "namespaces", UNIT_COUNT),
+	LINE(expiring, "keys with a deadline", UNIT_COUNT),
+	LINE(segments, "segments", UNIT_COUNT),
+	LINE(segment_bytes, "segment size", UNIT_BYTES),
+	LINE(journal_bytes, "journal", UNIT_BYTES),
+	LINE(live_bytes, "  of it live", UNIT_BYTES),
+	LINE(dead_bytes, "  of it dead", UNIT_BYTES),
+	LINE(preallocated_bytes, "preallocated", UNIT_BYTES),
+	LINE(index_bytes, "index in memory", UNIT_BYTES),
+	LINE(tail_lsn, "tail LSN", UNIT_COUNT),
+	LINE(durable_lsn, "durable LSN", UNIT_COUNT),
+	LINE(checkpoint_lsn, "checkpoint LSN", UNIT_COUNT),
+	LINE(replayed, "frames replayed at open", UNIT_COUNT),
+	LINE(torn_bytes, "cut from the end at open", UNIT_BYTES),
+	LINE(open_us, "time to open", UNIT_US),
+	LINE(fs_total_bytes, "host file system", UNIT_BYTES),
+	LINE(fs_avail_bytes, "  of it available", UNIT_BYTES),
+};
+#undef LINE
+
+static uint64_t stat_value(const struct emdb_stats *stats, const struct stat_line *line)
+{
+	uint64_t v;
+
+	memcpy(&v, (const char *)stats + line->offset, sizeof(v));
+	return v;
+}
+
+static void uuid_text(emdb_db *db, char buf[37])
+{
+	uint8_t u[16];
+	size_t i, n = 0;
+
+	emdb_uuid(db, u);
+	for (i = 0; i < sizeof(u); i++) {
+		if (i == 4 || i == 6 || i == 8 || i == 10)
+			buf[n++] = '-';
+		n += (size_t)snprintf(buf + n, 37 - n, "%02x", u[i]);
+	}
+}
+
+static void stat_json(struct out *out, const char *uuid, const struct emdb_stats *stats)
+{
+	bool first = true;
+	size_t i;
+
+	out_str(out, "{");
+	out_json_str(out, &first, "uuid", uuid);
+	for (i = 0; i < sizeof(stat_lines) / sizeof(*stat_lines); i++)
+		out_json_u64(out, &first, stat_lines[i].name, stat_value(stats, &stat_lines[i]));
+	out_json_bool(out, &first, "damaged", stats->damaged);
+	out_str(out, "}\n");
+}
+
+static void stat_text(struct out *out, const char *uuid, const struct emdb_stats *stats)
+{
+	char size[TEXT_SIZE_SIZE];
+	size_t i;
+
+	out_printf(out, "%-26s %s\n", "uuid", uuid);
+	for (i = 0; i < sizeof(stat_lines) / sizeof(*stat_lines); i++) {
+		const struct stat_line *const line = &stat_lines[i];
+		const uint64_t v = stat_value(stats, line);
+
+		if (line->unit == UNIT_BYTES && v >= 1024)
+			out_printf(out, "%-26s %" PRIu64 " (%s)\n", line->text, v,
+				   text_size(v, size));
+		else if (line->unit == UNIT_US)
+			out_printf(out, "%-26s %" PRIu64 ".%03u ms\n", line->text, v / 1000,
+				   (unsigned int)(v % 1000));
+		else
+			out_printf(out, "%-26s %" PRIu64 "\n", line->text, v);
+	}
+	if (stats->damaged)
+		out_str(out, "the journal is damaged (see: emdb check)\n");
+}
+
+static int run_stat(struct cli *cli, const struct cli_args *args)
+{
+	const char *const path = args->argv[0];
+	struct emdb_stats stats;
+	char uuid[37];
+	emdb_db *db = NULL;
+	emdb_err err;
+	int code;
+
+	cli->json = args_has(args, 'j');
+	code = cli_open(cli, path, EMDB_OPEN_READ_ONLY, &db);
+	if (code)
+		return code;
+	err = emdb_stats_get(db, &stats);
+	if (err) {
+		code = cli_fail_err(cli, err, path);
+	} else {
+		uuid_text(db, uuid);
+		(cli->json ? stat_json : stat_text)(cli->out, uuid, &stats);
+	}
+	return cli_close(cli, path, db, code);
+}
+
+static const struct cli_opt stat_opts[] = {
+	{ 'j', "json", NULL, "one JSON object; sizes are bytes, open_us microseconds" },
+	{ 0, NULL, NULL, NULL },
+};
+
+const struct cli_command cmd_stat = {
+	.name = "stat",
+	.synopsis = "[OPTIONS] STORE",
+	.summary = "show what a store holds and takes",
+	.opts = stat_opts,
+	.args_min = 1,
+	.args_max = 1,
+	.run = run_stat,
+};
+
+/* ---- sweep ---- */
+
+static int run_sweep(struct cli *cli, const struct cli_args *args)
+{
+	const char *const path = args->argv[0];
+	uint64_t removed = 0;
+	emdb_db *db = NULL;
+	emdb_err err;
+	int code;
+
+	code = cli_open(cli, path, 0, &db);
+	if (code)
+		return code;
+	err = emdb_sweep(db, &removed);
+	if (err)
+		code = cli_fail_err(cli, err, path);
+	else
+		out_printf(cli->out, "%" PRIu64 "\n", removed);
+	return cli_close(cli, path, db, code);
+}
+
+static const struct cli_opt sweep_opts[] = {
+	{ 0, NULL, NULL, NULL },
+};
+
+const struct cli_command cmd_sweep = {
+	.name = "sweep",
+	.synopsis = "STORE",
+	.summary = "remove the keys whose time is over",
+	.details = "Expired keys are absent everywhere at once; this also deletes them from the\n"
+		   "journal's view.  Prints how many went.\n",
+	.opts = sweep_opts,
+	.args_min = 1,
+	.args_max = 1,
+	.run = run_sweep,
+};
+
+/* ---- lock ---- */
+
+static void lock_json(struct out *out, const struct emdb_lock_info *info)
+{
+	bool first = true;
+
+	out_str(out, "{");
+	out_json_bool(out, &first, "held", info->held);
+	out_json_bool(out, &first, "stale", info->stale);
+	if (info->held || info->stale) {
+		out_json_i64(out, &first, "pid", info->pid);
+		out_json_str(out, &first, "host", info->host);
+		out_json_str(out, &first, "boot_id", info->boot_id);
+		out_json_str(out, &first, "version", info->version);
+		out_json_i64(out, &first, "since_ms", info->since_ms);
+	}
+	out_str(out, "}\n");
+}
+
+static int lock_show(const struct cli *cli, const char *path)
+{
+	struct emdb_lock_info info;
+	char holder[512];
+	emdb_err err;
+
+	err = emdb_lock_holder(path, &info);
+	if (err)
+		return cli_fail_err(cli, err, path);
+	cli_holder_text(&info, holder, sizeof(holder));
+	if (cli->json) {
+		lock_json(cli->out, &info);
+	} else if (info.held) {
+		out_str(cli->out, "in use by ");
+		out_name(cli->out, holder, strlen(holder));
+		out_str(cli->out, "\n");
+	} else if (info.stale) {
+		out_str(cli->out, "free; not closed by ");
+		out_name(cli->out, holder, strlen(holder));
+		out_str(cli->out, "\n");
+	} else {
+		out_str(cli->out, "free\n");
+	}
+	return info.held ? CLI_LOCKED : CLI_OK;
+}
+
+static int lock_break(const struct cli *cli, const char *path)
+{
+	struct emdb_lock_info info;
+	char holder[512];
+	emdb_err err;
+
+	err = emdb_break_lock(path);
+	if (err == EMDB_ERR_HOLDER_ALIVE && !emdb_lock_holder(path, &info)) {
+		cli_holder_text(&info, holder, sizeof(holder));
+		return cli_fail(cli, CLI_LOCKED, "%s: the holder still runs: %s", path, holder);
+	}
+	return err ? cli_fail_err(cli, err, path) : CLI_OK;
+}
+
+static int run_lock(struct cli *cli, const struct cli_args *args)
+{
+	const char *const action = args->argc > 1 ? args->argv[1] : "show";
+
+	cli->json = args_has(args, 'j');
+	if (strcmp(action, "show") == 0)
+		return lock_show(cli, args->argv[0]);
+	if (strcmp(action, "break") == 0)
+		return lock_break(cli, args->argv[0]);
+	return cli_fail(cli, CLI_USAGE, "unknown action %s: show or break", action);
+}
+
+static const struct cli_opt lock_opts[] = {
+	{ 'j', "json", NULL, "show: one JSON object" },
+	{ 0, NULL, NULL, NULL },
+};
+
+const struct cli_command cmd_lock = {
+	.name = "lock",
+	.synopsis = "[OPTIONS] STORE [show|break]",
+	.summary = "show who has a store open, or clear what a dead holder left",
+	.details = "show (the default) exits with 0 when the store is free, 11 when it is in use.\n"
+		   "break never takes a lock from a living process.\n",
+	.opts = lock_opts,
+	.args_min = 1,
+	.args_max = 2,
+	.run = run_lock,
+};
+
+/* ---- check ---- */
+
+struct check {
+	struct cli *cli;
+	bool quiet;
+};
+
+static void on_fault(void *ctx, const struct emdb_detail *detail)
+{
+	const struct check *const check = ctx;
+	struct out *const out = check->cli->out;
+	bool first = true;
+
+	if (check->quiet)
+		return;
+	if (!check->cli->json) {
+		out_name(out, detail->text, strlen(detail->text));
+		out_str(out, "\n");
+		return;
+	}
+	out_str(out, "{");
+	out_json_str(out, &first, "message_type", "error");
+	if (detail->segment != UINT64_MAX) {
+		out_json_u64(out, &first, "segment", detail->segment);
+		out_json_u64(out, &first, "offset", detail->offset);
+	}
+	out_json_str(out, &first, "message", detail->text);
+	out_str(out, "}\n");
+}
+
+static void check_summary(const struct check *check, const struct emdb_check_report *report)
+{
+	struct out *const out = check->cli->out;
+	bool first = true;
+
+	if (check->quiet)
+		return;
+	if (!check->cli->json) {
+		out_printf(out,
+			   "good: %" PRIu64 " frames, %" PRIu64 " records, %" PRIu64 " bytes\n",
+			   report->frames, report->records, report->bytes);
+		if (report->bad_frames || report->lost_bytes)
+			out_printf(out, "bad: %" PRIu64 " frames, %" PRIu64 " bytes lost\n",
+				   report->bad_frames, report->lost_bytes);
+		return;
+	}
+	out_str(out, "{");
+	out_json_str(out, &first, "message_type", "summary");
+	out_json_u64(out, &first, "frames", report->frames);
+	out_json_u64(out, &first, "records", report->records);
+	out_json_u64(out, &first, "bytes", report->bytes);
+	out_json_u64(out, &first, "bad_frames", report->bad_frames);
+	out_json_u64(out, &first, "lost_bytes", report->lost_bytes);
+	out_str(out, "}\n");
+}
+
+static int run_check(struct cli *cli, const struct cli_args *args)
+{
+	const char *const path = args->argv[0];
+	struct check check = { .cli = cli, .quiet = args_has(args, 'q') };
+	struct emdb_check_report report = { .frames = 0 };
+	struct emdb_lock_info info;
+	char holder[512];
+	emdb_err err;
+
+	cli->json = args_has(args, 'j');
+	err = emdb_check(path, on_fault, &check, &report);
+	if (err == EMDB_ERR_LOCKED && !emdb_lock_holder(path, &info)) {
+		cli_holder_text(&info, holder, sizeof(holder));
+		return cli_fail(cli, CLI_LOCKED, "%s: the store is in use by %s", path, holder);
+	}
+	if (err && err != EMDB_ERR_CORRUPT && err != EMDB_ERR_DAMAGED)
+		return cli_fail_err(cli, err, path);
+	check_summary(&check, &report);
+	return err ? CLI_CHECK : CLI_OK;
+}
+
+static const struct cli_opt check_opts[] = {
+	{ 'j', "json", NULL, "JSON lines: one per fault, then a summary" },
+	{ 'q', "quiet", NULL, "print nothing, only exit with 0 or 26" },
+	{ 0, NULL, NULL, NULL },
+};
+
+const struct cli_command cmd_check = {
+	.name = "check",
+	.synopsis = "[OPTIONS] STORE",
+	.summary = "read and verify every frame of a store",
+	.details = "Changes nothing.  Exits with 26 when something does not check out.\n",
+	.opts = check_opts,
+	.args_min = 1,
+	.args_max = 1,
+	.run = run_check,
+};

@@ -1,0 +1,249 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * emdb: the command line of a store.
+ *
+ * Here: the table of commands, taking a command line apart by that table, and
+ * the help, which is printed from the same table and so cannot differ from
+ * what is accepted.
+ */
+#include <errno.h>
+#include <getopt.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "tools/cli.h"
+
+static const struct cli_command *const commands[] = {
+	&cmd_init, &cmd_put, &cmd_get,   &cmd_del,  &cmd_ls,   &cmd_mkns,
+	&cmd_rmns, &cmd_ttl, &cmd_sweep, &cmd_stat, &cmd_lock, &cmd_check,
+};
+#define COMMANDS (sizeof(commands) / sizeof(*commands))
+
+static const struct cli_command *find_command(const char *name)
+{
+	size_t i;
+
+	for (i = 0; i < COMMANDS; i++)
+		if (strcmp(commands[i]->name, name) == 0)
+			return commands[i];
+	return NULL;
+}
+
+/* ---- Help ---- */
+
+static const char exit_codes[] =
+	"Exit status: 0 done, 1 failed, 2 usage, 3 some of several items failed,\n"
+	"10 no store there, 11 the store is in use, 26 check found errors, 130 cancelled.\n";
+
+static void print_usage(struct out *out)
+{
+	size_t i;
+
+	out_str(out, "Usage: emdb COMMAND [OPTIONS] STORE [ARGUMENTS]\n\nCommands:\n");
+	for (i = 0; i < COMMANDS; i++)
+		out_printf(out, "  %-6s %s\n", commands[i]->name, commands[i]->summary);
+	out_str(out, "\nSTORE is the directory of a store.  emdb COMMAND --help says more.\n");
+	out_str(out, exit_codes);
+}
+
+static void print_option(struct out *out, const struct cli_opt *opt)
+{
+	char left[64];
+
+	(void)snprintf(left, sizeof(left), "%s%s%s%s%s%s",
+		       opt->key < OPT_LONG_ONLY ? (const char[]){ '-', (char)opt->key, '\0' }
+						: "  ",
+		       opt->key < OPT_LONG_ONLY && opt->name ? ", "
+		       : opt->name                           ? "  "
+							     : "",
+		       opt->name ? "--" : "", opt->name ? opt->name : "", opt->arg ? " " : "",
+		       opt->arg ? opt->arg : "");
+	out_printf(out, "  %-24s %s\n", left, opt->help);
+}
+
+static void print_help(struct out *out, const struct cli_command *cmd)
+{
+	const struct cli_opt help = { .key = 'h', .name = "help", .help = "show this text" };
+	size_t i;
+
+	out_printf(out, "Usage: emdb %s %s\n\n%s.\n", cmd->name, cmd->synopsis, cmd->summary);
+	if (cmd->details)
+		out_printf(out, "\n%s", cmd->details);
+	out_str(out, "\nOptions:\n");
+	for (i = 0; cmd->opts[i].key; i++)
+		print_option(out, &cmd->opts[i]);
+	print_option(out, &help);
+}
+
+/* ---- Command lines ---- */
+
+/* The table in the form of getopt_long(3). */
+struct getopt_tables {
+	struct option longs[OPT_MAX + 2];
+	char shorts[2 * OPT_MAX + 4];
+};
+
+static void getopt_tables_init(struct getopt_tables *t, const struct cli_opt *opts)
+{
+	size_t i, longs = 0, shorts = 0;
+
+	t->shorts[shorts++] = ':'; /* a missing value is told apart from an unknown option */
+	t->shorts[shorts++] = 'h';
+	t->longs[longs++] = (struct option){ "help", no_argument, NULL, 'h' };
+	for (i = 0; opts[i].key && i < OPT_MAX; i++) {
+		const int has_arg = opts[i].arg ? required_argument : no_argument;
+
+		if (opts[i].name)
+			t->longs[longs++] =
+				(struct option){ opts[i].name, has_arg, NULL, opts[i].key };
+		if (opts[i].key < OPT_LONG_ONLY)
+			t->shorts[shorts++] = (char)opts[i].key;
+		if (opts[i].key < OPT_LONG_ONLY && opts[i].arg)
+			t->shorts[shorts++] = ':';
+	}
+	t->longs[longs] = (struct option){ NULL, 0, NULL, 0 };
+	t->shorts[shorts] = '\0';
+}
+
+static int fail_option(const struct cli *cli, int c, char **argv)
+{
+	const char letter[] = { '-', (char)optopt, '\0' };
+	/* optopt is a letter when getopt stopped at a short option. */
+	const bool is_short =
+		optopt > 0 && optopt < OPT_LONG_ONLY && strncmp(argv[optind - 1], "--", 2) != 0;
+	const char *const name = is_short ? letter : argv[optind - 1];
+
+	if (c == ':')
+		return cli_fail(cli, CLI_USAGE, "option %s needs a value", name);
+	return cli_fail(cli, CLI_USAGE, "unknown option %s (see: emdb %s --help)", name,
+			cli->command);
+}
+
+static void set_option(struct cli_args *args, int key)
+{
+	size_t i;
+
+	for (i = 0; args->opts[i].key; i++) {
+		if (args->opts[i].key == key) {
+			args->set[i] = true;
+			args->value[i] = optarg;
+		}
+	}
+}
+
+/* True: run the command; else *ret_code is what to exit with. */
+static bool parse_args(struct cli *cli, const struct cli_command *cmd, int argc, char **argv,
+		       struct cli_args *args, int *ret_code)
+{
+	struct getopt_tables tables;
+	int c;
+
+	getopt_tables_init(&tables, cmd->opts);
+	*args = (struct cli_args){ .opts = cmd->opts };
+	opterr = 0;
+	while ((c = getopt_long(argc, argv, tables.shorts, tables.longs, NULL)) != -1) {
+		if (c == 'h') {
+			print_help(cli->out, cmd);
+			*ret_code = CLI_OK;
+			return false;
+		}
+		if (c == '?' || c == ':') {
+			*ret_code = fail_option(cli, c, argv);
+			return false;
+		}
+		set_option(args, c);
+	}
+	args->argc = argc - optind;
+	args->argv = argv + optind;
+	if (args->argc >= cmd->args_min && args->argc <= cmd->args_max)
+		return true;
+	*ret_code = cli_fail(cli, CLI_USAGE, "%s arguments; usage: emdb %s %s",
+			     args->argc < cmd->args_min ? "missing" : "too many", cmd->name,
+			     cmd->synopsis);
+	return false;
+}
+
+static int run_command(struct cli *cli, const struct cli_command *cmd, int argc, char **argv)
+{
+	struct cli_args args;
+	int code;
+
+	cli->command = cmd->name;
+	if (!parse_args(cli, cmd, argc, argv, &args, &code))
+		return code;
+	return cmd->run(cli, &args);
+}
+
+static int dispatch(struct cli *cli, int argc, char **argv)
+{
+	const char *const word = argc > 1 ? argv[1] : NULL;
+	const struct cli_command *cmd;
+
+	if (!word)
+		return cli_fail(cli, CLI_USAGE, "no command given (see: emdb --help)");
+	if (strcmp(word, "--version") == 0 || strcmp(word, "-V") == 0) {
+		out_str(cli->out, "emdb " EMDB_VERSION_STRING "\n");
+		return CLI_OK;
+	}
+	cmd = find_command(word);
+	if (cmd)
+		return run_command(cli, cmd, argc - 1, argv + 1);
+	if (strcmp(word, "--help") != 0 && strcmp(word, "-h") != 0 && strcmp(word, "help") != 0)
+		return cli_fail(cli, CLI_USAGE, "unknown %s %s (see: emdb --help)",
+				*word == '-' ? "option" : "command", word);
+	cmd = argc > 2 ? find_command(argv[2]) : NULL;
+	if (argc > 2 && !cmd)
+		return cli_fail(cli, CLI_USAGE, "unknown command %s (see: emdb --help)", argv[2]);
+	if (cmd)
+		print_help(cli->out, cmd);
+	else
+		print_usage(cli->out);
+	return CLI_OK;
+}
+
+/* ---- The process ---- */
+
+/*
+ * A store may be left at any instruction, so there is nothing to tidy up; what
+ * was acknowledged so far stays.
+ */
+static void on_interrupt(int sig)
+{
+	static const char text[] = "emdb: cancelled\n";
+	ssize_t n;
+
+	(void)sig;
+	n = write(STDERR_FILENO, text, sizeof(text) - 1);
+	(void)n;
+	_exit(CLI_CANCELLED);
+}
+
+static void set_signals(void)
+{
+	struct sigaction act;
+
+	memset(&act, 0, sizeof(act));
+	act.sa_handler = on_interrupt;
+	(void)sigaction(SIGINT, &act, NULL);
+	/* A closed pipe is an error of write(2): the store is closed properly. */
+	act.sa_handler = SIG_IGN;
+	(void)sigaction(SIGPIPE, &act, NULL);
+}
+
+int main(int argc, char **argv)
+{
+	struct out out;
+	struct cli cli = { .command = "", .out = &out };
+	int code, err;
+
+	set_signals();
+	out_init(&out, STDOUT_FILENO);
+	code = dispatch(&cli, argc, argv);
+	err = out_flush(&out);
+	/* Nobody reads a message about a reader that left; the status says it. */
+	if (err && err != EPIPE)
+		(void)cli_fail(&cli, CLI_FAILED, "standard output: %s", strerror(err));
+	return err && code == CLI_OK ? CLI_FAILED : code;
+}
