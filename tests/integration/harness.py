@@ -31,8 +31,9 @@ libc = ctypes.CDLL(None, use_errno=True)
 
 
 def build_dir():
-    """Where the programs under test are: EMDB_BUILD, or build/ of this tree."""
-    return (TOP / os.environ.get("EMDB_BUILD", "build")).resolve()
+    """Where the programs under test are: EMDB_BIN or EMDB_BUILD, else build/ of this tree."""
+    where = os.environ.get("EMDB_BIN") or os.environ.get("EMDB_BUILD") or "build"
+    return (TOP / where).resolve()
 
 
 def binary(name):

@@ -314,8 +314,10 @@ def test_every_byte_in_a_name(d):
 
 def test_names_that_look_escaped_are_not_confused(d):
     """Names near the escape pattern stay what they are, as files and as directories."""
-    candidates = [b"%2F", b"%2f", b"%252F", b"%", b"%%", b"%0", b"%00", b"%2E", b"%2E%2E", b"%empty",
-                  b"=2F", b"\\x2f", b"&#47;", b"@2F", b"+2F", b"#2F", b"~2F", b"!2F", b"^2F", b"_2F"]
+    tag = b"%emdb="
+    candidates = [b"%2F", b"%2f", b"%252F", b"%", b"%%", b"%00", tag[:-1], tag + b"x", tag + b"a%2fb",
+                  tag + b"%25", tag + b"%252F", tag + b"a%2Fb%", tag + b"%41", b"%emdb~", b"%emdb~x",
+                  b"%emdb~x~" + b"0" * 39, b"%emdb~x~" + b"0" * 40, b"%EMDB=a%2Fb", b"x" + tag]
     base = os.fsencode(d)
     for kind in ("file", "dir"):
         made = {}
@@ -328,8 +330,7 @@ def test_names_that_look_escaped_are_not_confused(d):
                     os.mkdir(path)
                 made[name] = i
             except OSError as err:
-                # Only a name that stands for a key no name can spell may be refused.
-                assert err.errno in (errno.EINVAL, errno.EPERM, errno.EACCES), (name, err)
+                pytest.fail(f"{name!r}: {err}")
         assert sorted(os.listdir(base)) == sorted(made)
         for name, i in made.items():
             if kind == "file":
@@ -337,6 +338,29 @@ def test_names_that_look_escaped_are_not_confused(d):
                 os.unlink(base + b"/" + name)
             else:
                 os.rmdir(base + b"/" + name)
+
+
+@pytest.mark.emdb
+def test_names_of_keys_that_no_name_can_spell(d):
+    """An escaped name is a file like any other; one that names its key by hash cannot be created."""
+    base = os.fsencode(d)
+    names = [b"%emdb=a%2Fb", b"%emdb=", b"%emdb=.", b"%emdb=..", b"%emdb=%00", b"%emdb=%25emdb=a%252Fb"]
+    keys = [b"a/b", b"", b".", b"..", b"\0", b"%emdb=a%2Fb"]
+    for i, (name, key) in enumerate(zip(names, keys)):
+        put(base + b"/" + name, b"%d" % i)
+        assert os.getxattr(base + b"/" + name, "user.emdb.key") == key
+    assert sorted(os.listdir(base)) == sorted(names)
+    for i, name in enumerate(names):
+        assert get(base + b"/" + name) == b"%d" % i
+        os.rename(base + b"/" + name, base + b"/plain")
+        assert os.getxattr(base + b"/plain", "user.emdb.key") == b"plain"
+        os.unlink(base + b"/plain")
+    hashed = base + b"/%emdb~" + b"x" * 128 + b"~" + b"0" * 40
+    with fails(errno.ENOENT):
+        os.stat(hashed)
+    with fails(errno.EINVAL, errno.EPERM, errno.ENOENT, errno.EACCES):
+        put(hashed)
+    assert os.listdir(base) == []
 
 
 def test_name_too_long(d):
