@@ -495,7 +495,7 @@ TEST(test_ttl__round_trips)
 {
 	uint64_t seed = test_seed();
 
-	for (int i = 0; i < 200000; i++) {
+	for (int i = 0; i < 50000; i++) {
 		const int64_t t = (int64_t)(test_rand(&seed) % (uint64_t)TTL_MAX_MS) >> (i % 40);
 		const int64_t ms = t < 1 ? 1 : t;
 		char buf[TTL_TEXT_MAX];
@@ -536,7 +536,7 @@ TEST(test_ttl__random_texts)
 	static const char alphabet[] = "0123456789.:+-@TZtz hmswdyun\n";
 	uint64_t seed = test_seed();
 
-	for (int i = 0; i < 300000; i++) {
+	for (int i = 0; i < 100000; i++) {
 		char s[40];
 		const size_t n = test_rand(&seed) % sizeof(s);
 		int64_t ret = -77;
