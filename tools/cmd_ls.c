@@ -27,6 +27,7 @@ struct ls_todo {
 
 struct ls {
 	struct cli *cli;
+	const char *text; /* the path as the user wrote it */
 	emdb_db *db;
 	bool is_long, exact, escaped, recursive, unsorted;
 	/* Entries of the namespace being listed. */
@@ -344,17 +345,17 @@ static int list_key(struct ls *ls, const struct path *path, const char *prefix)
 	if (!err)
 		err = emdb_node_lookup(ls->db, ns, name->p, name->n, &attr);
 	if (err)
-		return cli_fail_err(ls->cli, err, "the key");
+		return cli_fail_err(ls->cli, err, ls->text);
 	if (add_item(ls, name->p, name->n, &attr))
 		code = print_items(ls, prefix);
 	else
-		code = cli_fail_err(ls->cli, EMDB_ERR_NOMEM, "the key");
+		code = cli_fail_err(ls->cli, EMDB_ERR_NOMEM, ls->text);
 	emdb_node_forget(ls->db, attr.id, 1);
 	clear_items(ls);
 	return code;
 }
 
-static int ls_open(struct ls *ls, const struct path *path, const char *text)
+static int ls_open(struct ls *ls, const struct path *path)
 {
 	char *prefix;
 	uint64_t ns = 0;
@@ -363,10 +364,10 @@ static int ls_open(struct ls *ls, const struct path *path, const char *text)
 
 	err = path_walk(ls->db, path, path->count, false, &ns);
 	if (err && err != EMDB_ERR_NOT_NS)
-		return cli_fail_err(ls->cli, err, text);
+		return cli_fail_err(ls->cli, err, ls->text);
 	prefix = path_escape_prefix(path, path->count - (err ? 1 : 0));
 	if (!prefix)
-		return cli_fail_err(ls->cli, EMDB_ERR_NOMEM, text);
+		return cli_fail_err(ls->cli, EMDB_ERR_NOMEM, ls->text);
 	if (ls->is_long && !ls->cli->json && !ls->exact)
 		out_printf(ls->cli->out, COLUMNS "%s\n", "TYPE", "SIZE", "EXPIRES", "MODIFIED",
 			   "NAME");
@@ -386,9 +387,9 @@ static void ls_release(struct ls *ls)
 
 static int run_ls(struct cli *cli, const struct cli_args *args)
 {
-	const char *const text = args->argc > 1 ? args->argv[1] : "/";
 	struct ls ls = {
 		.cli = cli,
+		.text = args->argc > 1 ? args->argv[1] : "/",
 		.is_long = args_has(args, 'l'),
 		.exact = args_has(args, 'H'),
 		.escaped = args_has(args, 'x'),
@@ -399,12 +400,12 @@ static int run_ls(struct cli *cli, const struct cli_args *args)
 	int code;
 
 	cli->json = args_has(args, 'j');
-	code = cli_path(cli, args, text, &path);
+	code = cli_path(cli, args, ls.text, &path);
 	if (code)
 		return code;
 	code = cli_open(cli, args->argv[0], EMDB_OPEN_READ_ONLY, &ls.db);
 	if (!code) {
-		code = ls_open(&ls, &path, text);
+		code = ls_open(&ls, &path);
 		if (!code && ls.damaged)
 			code = cli_fail(cli, CLI_FAILED, "some entries are damaged");
 		code = cli_close(cli, args->argv[0], ls.db, code);
