@@ -7,7 +7,8 @@
 #
 # Variables: BUILD= output directory, CC=, CFLAGS=, DEV=1 warnings are errors, V=1 show commands,
 # VARIANT=release|asan|tsan, LIBFUSE_PRIVATE= prefix of a private static libfuse, SEED=,
-# FUZZ_SECONDS=, TESTS= which binaries check-unit runs (test_io test_codec ...).
+# FUZZ_SECONDS=, TESTS= which binaries check-unit runs (test_io test_codec ...), CORE_SRCS= the part
+# of core/ they are linked with.
 
 BUILD	?= build
 VARIANT ?= release
@@ -20,7 +21,7 @@ UNITDIR ?= $(PREFIX)/lib/systemd
 STORE	?= $(HOME)/.local/share/emdbfs/store
 MNT	?= $(HOME)/emdbfs
 FUZZ_SECONDS ?= 5
-VERSION := 0.1.0
+VERSION := $(shell sed -n 's/.*EMDB_VERSION_STRING "\(.*\)"/\1/p' core/emdb.h)
 SOVERSION := 0
 PKG_CONFIG ?= pkg-config
 PYTEST	?= /usr/bin/python3 -m pytest
@@ -49,7 +50,7 @@ ifneq ($(filter asan tsan fuzz,$(VARIANT)),)
 override CFLAGS := -O1 -g
 endif
 ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) -fno-common -fvisibility=hidden -fstack-protector-strong \
-	-fPIC -D_FILE_OFFSET_BITS=64 -D_GNU_SOURCE -DEMDB_VERSION='"$(VERSION)"' -I. $(SANITIZE) $(EXTRA_CFLAGS)
+	-fPIC -D_FILE_OFFSET_BITS=64 -D_GNU_SOURCE -I. $(SANITIZE) $(EXTRA_CFLAGS)
 ALL_LDFLAGS = $(LDFLAGS) $(filter -fsanitize=%,$(SANITIZE))
 CORE_LIBS := -lisal -luring -lsodium -largon2 -lpthread
 ifdef LIBFUSE_PRIVATE
@@ -63,7 +64,8 @@ BENCH_LIBS ?=
 # ---- What there is ----
 
 objs	= $(patsubst %.c,$(O)/%.o,$(1))
-CORE	:= $(call objs,$(wildcard core/*.c))
+CORE_SRCS ?= $(wildcard core/*.c)
+CORE	:= $(call objs,$(CORE_SRCS))
 FUSE	:= $(call objs,$(wildcard fuse/*.c))
 TOOLS	:= $(call objs,$(wildcard tools/*.c))
 PROGS	:= $(if $(wildcard fuse/main.c),$(BIN)/emdbfs) $(if $(TOOLS),$(BIN)/emdb)
@@ -136,8 +138,10 @@ $(BIN)/bench/%: $(O)/tools/bench/%.o $$(call extra,%) $(BIN)/libemdb.a
 
 # ---- Packages ----
 
-deps deps-test:
-	$(Q).ci/deps $@
+deps:
+	$(Q).ci/deps deps
+deps-test: deps
+	$(Q).ci/deps deps-test
 
 # ---- Tests ----
 
@@ -145,7 +149,10 @@ RUN	= ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=halt_on_error=1
 	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 EMDB_BIN=$(abspath $(BIN)) tests/unit/run.sh
 HAVE_CLANG := $(if $(shell command -v clang),y)
 
-check: deps deps-test
+# In two steps, because this file looks at the machine before the packages are there.
+check: deps-test
+	$(SUB) check-all
+check-all:
 	$(SUB) DEV=1 all check-unit check-crash bench-build
 ifneq ($(HAVE_CLANG),)
 	$(SUB) DEV=1 BUILD=$(BUILD)/clang CC=clang all unit-build bench-build
@@ -241,6 +248,6 @@ uninstall:
 clean:
 	$(Q)rm -rf $(BUILD)
 
-.PHONY: all deps deps-test check unit-build bench-build check-unit check-crash check-asan check-tsan \
+.PHONY: all deps deps-test check check-all unit-build bench-build check-unit check-crash check-asan check-tsan \
 	check-integration check-long fuzz fuzz-build fuzz-smoke check-symbols check-layers format-check \
 	format bench bench-engine mount umount install uninstall clean FORCE

@@ -59,7 +59,7 @@ enum lock_rank {
 	LOCK_SYNC,      /* journal: group commit; never held across fdatasync */
 	LOCK_EPOCH,     /* deferred frees */
 	LOCK_ASYNC,     /* job queue */
-	LOCK_IO,        /* inside an io backend */
+	LOCK_IO,        /* inside an io backend; nobody waits for the ring's, held over a batch */
 	LOCK_LEAF,      /* held for a few instructions, nothing acquired under it */
 	LOCK_RANK_COUNT
 };
@@ -81,7 +81,8 @@ void mutex_unlock(struct mutex *m) EMDB_RELEASE(m);
 
 /*
  * As mutex_lock, and allows locks of the same rank to be held, if their addresses are lower. The
- * caller sorts.
+ * caller sorts. clang takes the elements of an array for one lock: a function that holds several is
+ * EMDB_NO_TSA.
  */
 void mutex_lock_nested(struct mutex *m) EMDB_ACQUIRE(m);
 

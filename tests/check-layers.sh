@@ -8,26 +8,25 @@
 set -u
 cd "$(dirname "$0")/.."
 
-# Lowest first. Modules on one line may include each other's headers.
+# Lowest first. Modules on one line may include each other's headers; x_i.h is private to module x.
 order='
 emdb
 base
 error banned
-sync
+sync guard
 io io_uring io_mem io_fault
 codec
-format record extent
+format extent
 crypto
 epoch
-segment
 manifest
-journal
-hidx index_hash oidx index_ord
-object objtab
+segment journal
+index_hash
+index_ord
 ttl
-store store_ns store_obj entry apply
+store entry object objtab apply
 txn
-checkpoint recovery check
+recovery
 compact
 snapshot
 async
@@ -56,6 +55,7 @@ includes() {
 shopt -s nullglob
 for f in core/*.[ch]; do
 	mod=$(basename "${f%.*}")
+	mod=${mod%_i}
 	[ -n "${level[$mod]:-}" ] || { complain "$f: not in the order of tests/check-layers.sh"; continue; }
 	for inc in $(includes "$f"); do
 		case $inc in
@@ -64,6 +64,7 @@ for f in core/*.[ch]; do
 		h=${inc#core/}
 		[ -e "core/$h" ] || continue
 		other=${h%.h}
+		other=${other%_i}
 		[ -n "${level[$other]:-}" ] || { complain "$f includes $inc, which has no level"; continue; }
 		[ "${level[$other]}" -le "${level[$mod]}" ] || complain "$f includes $inc, which lies above it"
 	done

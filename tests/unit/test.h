@@ -31,8 +31,10 @@ struct test_case {
 };
 
 static struct test_case *test_head, **test_tail = &test_head;
-static char test_dirs[16][PATH_MAX];
-static size_t test_dir_count;
+static struct test_tmp {
+	struct test_tmp *next;
+	char path[PATH_MAX];
+} * test_dirs;
 static pid_t test_pid; /* who made the directories: a forked child leaves them alone */
 
 #define TEST(id)                                                \
@@ -99,27 +101,34 @@ static inline int test_rm_one(const char *path, const struct stat *st, int type,
 
 static inline void test_rm_all(void)
 {
-	while (getpid() == test_pid && test_dir_count)
-		(void)nftw(test_dirs[--test_dir_count], test_rm_one, 16, FTW_DEPTH | FTW_PHYS);
+	while (getpid() == test_pid && test_dirs) {
+		struct test_tmp *const t = test_dirs;
+
+		test_dirs = t->next;
+		(void)nftw(t->path, test_rm_one, 16, FTW_DEPTH | FTW_PHYS);
+		free(t);
+	}
 }
 
-/* A new empty directory, named after the line that asks, removed when the binary exits. */
+/* A new empty directory, named after the line that asks, removed when the test ends. */
 #define test_dir() test_dir_at(__LINE__)
 static inline const char *test_dir_at(int line)
 {
 	const char *const tmp = getenv("TMPDIR");
-	char *const dir = test_dirs[test_dir_count];
+	struct test_tmp *const t = malloc(sizeof(*t));
 
-	if (test_dir_count + 1 == sizeof(test_dirs) / sizeof(test_dirs[0]))
-		FAIL("too many directories");
-	snprintf(dir, PATH_MAX, "%s/%s-%d-XXXXXX", tmp ? tmp : "/tmp",
+	if (!t)
+		FAIL("out of memory");
+	snprintf(t->path, sizeof(t->path), "%s/%s-%d-XXXXXX", tmp ? tmp : "/tmp",
 		 program_invocation_short_name, line);
-	if (!mkdtemp(dir))
-		FAIL("mkdtemp %s: %s", dir, strerror(errno));
-	test_pid = getpid();
-	if (test_dir_count++ == 0)
+	if (!mkdtemp(t->path))
+		FAIL("mkdtemp %s: %s", t->path, strerror(errno));
+	if (!test_pid)
 		atexit(test_rm_all);
-	return dir;
+	test_pid = getpid();
+	t->next = test_dirs;
+	test_dirs = t;
+	return t->path;
 }
 
 /* The seed of this run: $SEED or a new one; printed so that a failure can be repeated. */
