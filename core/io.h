@@ -9,7 +9,7 @@
  *           other where not (old kernel, container policy, EMDB_NO_URING=1); the caller sees no
  *           difference but in io_uses_uring().
  *   mem     a private tree in memory (memfd), for in-memory stores and tests. Sync is a no-op.
- *   fault   wraps another backend; fails or cuts chosen calls, and shows every call to a hook.
+ *   fault   wraps another backend; fails or cuts chosen calls, and shows every call to hooks.
  *
  * Errors. 0 or a negative errno. Results go to the ret_ pointers, untouched on failure. EINTR and
  * short transfers never reach the caller. Nothing is retried after fsync or fdatasync reported an
@@ -188,6 +188,9 @@ static inline EMDB_MUST_CHECK int io_batch(struct emdb_io *io, struct io_req *re
 	return io->ops->batch(io, reqs, count);
 }
 
+/* io_batch by plain calls, one after the other; what backends without a better way use. */
+int io_batch_plain(struct emdb_io *io, struct io_req *reqs, size_t count) EMDB_MUST_CHECK;
+
 /* fdatasync of every descriptor, side by side; all are tried, the first error is returned. */
 int io_sync_batch(struct emdb_io *io, const int *fds, size_t count) EMDB_MUST_CHECK;
 
@@ -265,9 +268,8 @@ static inline EMDB_MUST_CHECK int io_linkat(struct emdb_io *io, int olddir, cons
 	return io->ops->linkat(io, olddir, old, newdir, name);
 }
 
-/* flags: 0 or AT_REMOVEDIR. */
-static inline EMDB_MUST_CHECK int io_unlinkat(struct emdb_io *io, int dirfd, const char *name,
-					      int flags)
+/* flags: 0 or AT_REMOVEDIR. Unchecked where it cleans up behind another failure. */
+static inline int io_unlinkat(struct emdb_io *io, int dirfd, const char *name, int flags)
 {
 	return io->ops->unlinkat(io, dirfd, name, flags);
 }
@@ -327,7 +329,7 @@ static inline bool io_uses_uring(struct emdb_io *io)
  * old or all of the new, and after success the new survives power loss: writes NAME.tmp, fdatasync,
  * rename, fsync of the directory. A failure before the rename leaves NAME as it was and removes
  * NAME.tmp; a failure of the last step leaves it open which of the two survives. Two callers for one
- * NAME exclude each other.
+ * NAME exclude each other. NAME has no slash.
  */
 int io_replace_durably(struct emdb_io *io, int dirfd, const char *name, const void *buf,
 		       size_t n) EMDB_MUST_CHECK;
@@ -373,10 +375,11 @@ enum io_op {
 	(IO_MASK(IO_OP_PWRITE) | IO_MASK(IO_OP_FALLOCATE) | IO_MASK(IO_OP_FTRUNCATE) | \
 	 IO_MASK(IO_OP_CLONE) | IO_MASK_SYNC | IO_MASK_NAMES)
 
-/* One call, as shown to the hook before it runs. Fields that do not apply are 0, -1 or NULL. */
+/* One call, as shown to hooks. Fields that do not apply are 0, -1 or NULL. */
 struct io_event {
 	enum io_op op;
 	int fd;    /* file; source of a clone */
+	int fd2;   /* target of a clone */
 	int dirfd; /* directory of name */
 	int dirfd2;
 	const char *name;
@@ -391,9 +394,11 @@ struct io_event {
 /*
  * Which calls fail. Counting starts at emdb_io_fault_set and covers the calls whose op is in mask;
  * number nth (from 1) fails with err; 0 = none. sticky: all later ones in mask too, as with a dead
- * disk. cut: a failing write first writes about half of its bytes, as with a full disk. hook: runs
- * before every call, in mask or not, of any thread, and a result other than 0 fails the call with
- * it. A batch counts as its single requests, run one after the other; a failing close still closes.
+ * disk. cut: a failing write first writes about half of its bytes, as with a full disk. A batch
+ * counts as its single requests, run one after the other; a failing close still closes.
+ *
+ * Hooks see every call, in mask or not, of any thread. before: a result other than 0 fails the call
+ * with it. after: with the call's result; fd is filled in for openat.
  */
 struct io_fault {
 	uint64_t mask;
@@ -401,7 +406,8 @@ struct io_fault {
 	int err; /* negative errno */
 	bool sticky;
 	bool cut;
-	int (*hook)(void *arg, const struct io_event *ev);
+	int (*before)(void *arg, const struct io_event *ev);
+	void (*after)(void *arg, const struct io_event *ev, int err);
 	void *hook_arg;
 };
 
