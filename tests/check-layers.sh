@@ -24,7 +24,7 @@ segment journal
 index_hash
 index_ord
 ttl
-store entry object objtab apply
+store entry object objtab kv apply
 txn
 recovery
 compact
