@@ -35,8 +35,8 @@ enum cli_exit {
 #define OPT_MAX       12 /* options of one command */
 
 struct cli_opt {
-	int key;          /* the short form's letter, or OPT_LONG_ONLY + n */
-	const char *name; /* the long form, NULL: none */
+	int key; /* the short form's letter (of an option without value), or OPT_LONG_ONLY + n */
+	const char *name; /* the long form */
 	const char *arg;  /* the value's name in the help, NULL: takes none */
 	const char *help;
 };

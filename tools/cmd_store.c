@@ -244,8 +244,8 @@ const struct cli_command cmd_sweep = {
 	.name = "sweep",
 	.synopsis = "STORE",
 	.summary = "remove the keys whose time is over",
-	.details = "Expired keys are absent everywhere at once; this also deletes them from the\n"
-		   "journal's view.  Prints how many went.\n",
+	.details = "Expired keys are absent everywhere at once; this also deletes them, which a\n"
+		   "mounted store does by itself.  Prints how many went.\n",
 	.opts = sweep_opts,
 	.args_min = 1,
 	.args_max = 1,

@@ -6,6 +6,7 @@
  * the help, which is printed from the same table and so cannot differ from
  * what is accepted.
  */
+#include <ctype.h>
 #include <errno.h>
 #include <getopt.h>
 #include <signal.h>
@@ -52,14 +53,11 @@ static void print_option(struct out *out, const struct cli_opt *opt)
 {
 	char left[64];
 
-	(void)snprintf(left, sizeof(left), "%s%s%s%s%s%s",
-		       opt->key < OPT_LONG_ONLY ? (const char[]){ '-', (char)opt->key, '\0' }
-						: "  ",
-		       opt->key < OPT_LONG_ONLY && opt->name ? ", "
-		       : opt->name                           ? "  "
-							     : "",
-		       opt->name ? "--" : "", opt->name ? opt->name : "", opt->arg ? " " : "",
-		       opt->arg ? opt->arg : "");
+	if (opt->key < OPT_LONG_ONLY)
+		(void)snprintf(left, sizeof(left), "-%c, --%s", opt->key, opt->name);
+	else
+		(void)snprintf(left, sizeof(left), "    --%s %s", opt->name,
+			       opt->arg ? opt->arg : "");
 	out_printf(out, "  %-24s %s\n", left, opt->help);
 }
 
@@ -68,7 +66,8 @@ static void print_help(struct out *out, const struct cli_command *cmd)
 	const struct cli_opt help = { .key = 'h', .name = "help", .help = "show this text" };
 	size_t i;
 
-	out_printf(out, "Usage: emdb %s %s\n\n%s.\n", cmd->name, cmd->synopsis, cmd->summary);
+	out_printf(out, "Usage: emdb %s %s\n\n%c%s.\n", cmd->name, cmd->synopsis,
+		   toupper((unsigned char)cmd->summary[0]), cmd->summary + 1);
 	if (cmd->details)
 		out_printf(out, "\n%s", cmd->details);
 	out_str(out, "\nOptions:\n");
@@ -79,7 +78,7 @@ static void print_help(struct out *out, const struct cli_command *cmd)
 
 /* ---- Command lines ---- */
 
-/* The table in the form of getopt_long(3). */
+/* The table in the form of getopt_long(3); options with a short form take no value. */
 struct getopt_tables {
 	struct option longs[OPT_MAX + 2];
 	char shorts[2 * OPT_MAX + 4];
@@ -95,30 +94,40 @@ static void getopt_tables_init(struct getopt_tables *t, const struct cli_opt *op
 	for (i = 0; opts[i].key && i < OPT_MAX; i++) {
 		const int has_arg = opts[i].arg ? required_argument : no_argument;
 
-		if (opts[i].name)
-			t->longs[longs++] =
-				(struct option){ opts[i].name, has_arg, NULL, opts[i].key };
+		t->longs[longs++] = (struct option){ opts[i].name, has_arg, NULL, opts[i].key };
 		if (opts[i].key < OPT_LONG_ONLY)
 			t->shorts[shorts++] = (char)opts[i].key;
-		if (opts[i].key < OPT_LONG_ONLY && opts[i].arg)
-			t->shorts[shorts++] = ':';
 	}
 	t->longs[longs] = (struct option){ NULL, 0, NULL, 0 };
 	t->shorts[shorts] = '\0';
 }
 
-static int fail_option(const struct cli *cli, int c, char **argv)
+/* The option as the help calls it; NULL: not in the table. */
+static const char *option_name(const struct cli_opt *opts, int key, char buf[static 32])
 {
-	const char letter[] = { '-', (char)optopt, '\0' };
-	/* optopt is a letter when getopt stopped at a short option. */
-	const bool is_short =
-		optopt > 0 && optopt < OPT_LONG_ONLY && strncmp(argv[optind - 1], "--", 2) != 0;
-	const char *const name = is_short ? letter : argv[optind - 1];
+	for (; opts->key; opts++) {
+		if (opts->key != key)
+			continue;
+		(void)snprintf(buf, 32, "--%s", opts->name);
+		return buf;
+	}
+	return key == 'h' ? "--help" : NULL;
+}
 
-	if (c == ':')
-		return cli_fail(cli, CLI_USAGE, "option %s needs a value", name);
-	return cli_fail(cli, CLI_USAGE, "unknown option %s (see: emdb %s --help)", name,
-			cli->command);
+/*
+ * getopt_long() leaves in optopt 0 for a long option that it does not know,
+ * the letter of a short one, the key of one that was used wrongly.
+ */
+static int fail_option(const struct cli *cli, const struct cli_command *cmd, int c, char **argv)
+{
+	char buf[32], letter[] = { '-', (char)optopt, '\0' };
+	const char *const known = option_name(cmd->opts, optopt, buf);
+
+	if (known)
+		return cli_fail(cli, CLI_USAGE, "option %s %s", known,
+				c == ':' ? "needs a value" : "takes no value");
+	return cli_fail(cli, CLI_USAGE, "unknown option %s (see: emdb %s --help)",
+			optopt ? letter : argv[optind - 1], cmd->name);
 }
 
 static void set_option(struct cli_args *args, int key)
@@ -150,7 +159,7 @@ static bool parse_args(struct cli *cli, const struct cli_command *cmd, int argc,
 			return false;
 		}
 		if (c == '?' || c == ':') {
-			*ret_code = fail_option(cli, c, argv);
+			*ret_code = fail_option(cli, cmd, c, argv);
 			return false;
 		}
 		set_option(args, c);
