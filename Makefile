@@ -73,7 +73,7 @@ LIBS	:= $(BIN)/libemdb.a $(BIN)/libemdb.so.$(SOVERSION)
 TESTS	?= $(basename $(notdir $(wildcard tests/unit/test_*.c)))
 CRASH	:= $(patsubst %.c,$(O)/%,$(wildcard tests/crash/crash_*.c))
 TSAN_TESTS ?= $(TESTS)
-UNIT	= $(TESTS:%=$(O)/tests/unit/%)
+UNIT	:= $(TESTS:%=$(O)/tests/unit/%)
 FUZZERS := $(patsubst %.c,$(O)/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCHES := $(patsubst tools/bench/%.c,$(BIN)/bench/%,$(wildcard tools/bench/*.c))
 SOURCES	= $(wildcard $(addsuffix /*.[ch],core fuse tools tools/bench tests/unit tests/fuzz tests/crash))
@@ -121,16 +121,13 @@ $(BIN)/emdbfs: $(FUSE) $(BIN)/libemdb.a
 $(BIN)/emdb: $(TOOLS) $(BIN)/libemdb.a
 	$(call say,LD)
 	$(call link)
-$(O)/tests/unit/test_%: $(O)/tests/unit/test_%.o $$(call extra,test_%) $(BIN)/libemdb.a
+$(UNIT) $(CRASH): %: %.o $$(call extra,$$*) $(BIN)/libemdb.a
 	$(call say,LD)
 	$(call link)
-$(O)/tests/crash/crash_%: $(O)/tests/crash/crash_%.o $$(call extra,crash_%) $(BIN)/libemdb.a
-	$(call say,LD)
-	$(call link)
-$(O)/tests/fuzz/fuzz_%: $(O)/tests/fuzz/fuzz_%.o $$(call extra,fuzz_%) $(BIN)/libemdb.a
+$(FUZZERS): %: %.o $$(call extra,$$*) $(BIN)/libemdb.a
 	$(call say,LD)
 	$(call link,-fsanitize=fuzzer)
-$(BIN)/bench/%: $(O)/tools/bench/%.o $$(call extra,%) $(BIN)/libemdb.a
+$(BIN)/bench/%: $(O)/tools/bench/%.o $(BIN)/libemdb.a
 	$(call say,LD)
 	$(call link,$(BENCH_LIBS))
 
@@ -202,16 +199,16 @@ format:
 	$(Q)clang-format -i $(SOURCES)
 
 bench: all $(BENCHES)
-	$(Q)if [ -x tools/bench/run.sh ]; then EMDB_BIN=$(abspath $(BIN)) tools/bench/run.sh; fi
-bench-engine: $(BENCHES)
-	$(Q)for b in $(filter %/engine,$(BENCHES)); do $$b || exit; done
+	$(Q)EMDB_BIN=$(abspath $(BIN)) tools/bench/run.sh $(BENCH_ARGS)
+bench-engine: $(BIN)/bench/engine
+	$(Q)$< $(ENGINE_ARGS) $(or $(BENCH_DIR),$(BIN))
 
 # ---- Try it ----
 
 mount: deps
 	$(SUB) all
 	$(Q)if mountpoint -q "$(MNT)"; then echo "$(MNT) is already mounted."; else \
-		mkdir -p "$(MNT)" "$(dir $(STORE))" && "$(BUILD)/emdbfs" "$(STORE)" "$(MNT)" && \
+		mkdir -p "$(MNT)" "$$(dirname "$(STORE)")" && "$(BUILD)/emdbfs" "$(STORE)" "$(MNT)" && \
 		printf '%s\n' "Mounted $(STORE) at $(MNT)." \
 		"  Try:     echo hello > $(MNT)/greeting && cat $(MNT)/greeting" \
 		"  Expire:  setfattr -n user.emdb.ttl -v 90s $(MNT)/greeting" \
@@ -237,13 +234,10 @@ install: all
 	$(Q)$(call put,644,$(wildcard packaging/completion/*),$(PREFIX)/share/bash-completion/completions)
 	$(Q)if [ -e $(BIN)/emdbfs ]; then install -d $(D)$(PREFIX)/sbin && \
 		ln -sf ../bin/emdbfs $(D)$(PREFIX)/sbin/mount.fuse.emdbfs; fi
+# What an install into an empty directory gives is what goes.
 uninstall:
-	$(Q)rm -f $(addprefix $(D)$(PREFIX)/,bin/emdbfs bin/emdb sbin/mount.fuse.emdbfs include/emdb.h) \
-		$(addprefix $(D)$(LIBDIR)/,libemdb.a libemdb.so libemdb.so.$(SOVERSION) pkgconfig/emdb.pc) \
-		$(foreach s,1 3 5 7 8,$(addprefix $(D)$(MANDIR)/man$(s)/,$(notdir $(call man,$(s))))) \
-		$(addprefix $(D)$(UNITDIR)/system/,$(notdir $(wildcard packaging/systemd/system/*))) \
-		$(addprefix $(D)$(UNITDIR)/user/,$(notdir $(wildcard packaging/systemd/user/*))) \
-		$(addprefix $(D)$(PREFIX)/share/bash-completion/completions/,$(notdir $(wildcard packaging/completion/*)))
+	$(Q)t=$$(mktemp -d) && $(MAKE) -s --no-print-directory install DESTDIR="$$t" && \
+		(cd "$$t" && find . ! -type d) | while read -r f; do rm -f "$(D)/$$f"; done; rm -rf "$$t"
 
 clean:
 	$(Q)rm -rf $(BUILD)
