@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Telling the kernel what changed behind its back.
+ *
+ * The kernel caches names, attributes and directory listings for a day.  What
+ * we change without its asking (an entry expires, a deadline moves) it must be
+ * told.  It takes a directory's lock to do so, and somebody may hold that lock
+ * while waiting for an answer of ours; hence never from a request handler,
+ * always from the one thread here.
+ *
+ * Any thread may enqueue; without memory the message is dropped, and the
+ * kernel's own timeout remains.
+ */
+#ifndef FUSE_NOTIFY_H
+#define FUSE_NOTIFY_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "fuse/compat.h"
+
+struct notify;
+
+/* NULL: no memory.  The session must be mounted and live until notify_stop(). */
+struct notify *notify_new(struct fuse_session *se);
+/*
+ * Stops the thread; what is still queued is dropped, and enqueueing does
+ * nothing from now on.  Call it while requests are still answered, or when
+ * the connection is gone.  NULL and twice are allowed.
+ */
+void notify_stop(struct notify *n);
+void notify_free(struct notify *n);
+
+/*
+ * The entry is gone: watchers hear of it too.  wait: be held up while very
+ * many are queued, which a thread that answers requests must never be.
+ */
+void notify_deleted(struct notify *n, uint64_t parent, uint64_t child, const char *name, bool wait);
+/* What the kernel knows of the name and of the attributes behind it is out of date. */
+void notify_changed(struct notify *n, uint64_t parent, uint64_t child, const char *name);
+
+#endif

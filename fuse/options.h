@@ -1,0 +1,69 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * The command line of the daemon and of the mount helper: pure, prints nothing.
+ *
+ *	emdbfs STORE MOUNTPOINT [-f] [-d] [-o opt,...]
+ *
+ * The helper's name, mount.emdbfs (or mount.fuse.emdbfs), is how mount(8)
+ * calls us; it changes the exit codes and nothing else.  Option names may be
+ * written with '_' or '-'.  A comma inside a value is written "\,".
+ */
+#ifndef FUSE_OPTIONS_H
+#define FUSE_OPTIONS_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "core/emdb.h"
+
+/* Most request threads that make sense to ask for. */
+#define OPTIONS_THREADS_MAX 64u
+
+enum options_atime {
+	ATIME_OFF,      /* only utimensat() and creation set it */
+	ATIME_RELATIVE, /* reading sets it when it is older than mtime or a day */
+	ATIME_STRICT,   /* reading sets it */
+};
+
+struct options {
+	const char *store;      /* as given; points into argv */
+	const char *mountpoint; /* the same */
+	bool help, version;     /* print that and nothing else */
+	bool helper;            /* called by mount(8) */
+	bool foreground;
+	bool debug;  /* every request, by libfuse; implies foreground */
+	bool sloppy; /* -s: unknown options are no error */
+
+	bool read_only;
+	bool allow_other, allow_root;
+	bool default_permissions;
+	bool nonempty;
+	bool suid, dev, noexec; /* of the mount; nosuid and nodev are the default */
+
+	bool noxattr;
+	bool writeback;
+	enum options_atime atime;
+	unsigned int max_threads;    /* 0: the default, OPTIONS_THREADS */
+	unsigned int ttl_on_replace; /* EMDB_RENAME_TTL_KEEP, _SOURCE; 0: auto */
+
+	bool write_through;
+	int64_t ttl_ms;         /* 0: none */
+	int32_t commit_s;       /* as emdb_options.commit_interval_s */
+	uint64_t segment_bytes; /* 0: the default */
+	enum emdb_verify verify;
+
+	char error[256]; /* why options_parse() failed */
+};
+#define OPTIONS_THREADS 2u
+
+/*
+ * Reads the arguments.  With help or version set nothing else need be there.
+ * False: *ret->error says why, naming the argument.
+ */
+bool options_parse(int argc, char **argv, struct options *ret);
+
+/* The text for -h. */
+extern const char options_usage[];
+
+#endif
