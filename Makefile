@@ -54,7 +54,7 @@ ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) -fno-common -fvisibility=hidden -fstac
 ALL_LDFLAGS = $(LDFLAGS) $(filter -fsanitize=%,$(SANITIZE))
 CORE_LIBS := -lisal -luring -lsodium -largon2 -lpthread
 ifdef LIBFUSE_PRIVATE
-export PKG_CONFIG_PATH := $(LIBFUSE_PRIVATE)/lib/pkgconfig:$(wildcard $(LIBFUSE_PRIVATE)/lib/*/pkgconfig)
+PKG_CONFIG := PKG_CONFIG_PATH='$(LIBFUSE_PRIVATE)/lib/pkgconfig:$(wildcard $(LIBFUSE_PRIVATE)/lib/*/pkgconfig)' $(PKG_CONFIG)
 FUSE_STATIC := --static
 endif
 FUSE_CFLAGS := $(subst -I/,-isystem /,$(shell $(PKG_CONFIG) --cflags fuse3 2>/dev/null))

@@ -70,7 +70,7 @@ for f in core/*.[ch]; do
 	done
 done
 
-for f in fuse/*.[ch] tools/*.[ch]; do
+for f in fuse/*.[ch] tools/*.[ch] tools/bench/*.[ch]; do
 	for inc in $(includes "$f"); do
 		case $inc in
 		core/emdb.h) ;;
