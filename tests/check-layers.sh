@@ -8,13 +8,13 @@
 set -u
 cd "$(dirname "$0")/.."
 
-# Lowest first. Modules on one line may include each other's headers; x_i.h is private to module x.
+# Lowest first. Modules on one line may include each other's headers.
 order='
 emdb
 base
 error banned
 sync guard
-io io_uring io_mem io_fault
+io
 codec
 format extent
 crypto
@@ -24,7 +24,7 @@ segment journal
 index_hash
 index_ord
 ttl
-store entry object objtab kv apply
+store entry object objtab kv node file namespace iter stream apply
 txn
 recovery
 compact
@@ -48,6 +48,15 @@ while read -r line; do
 	n=$((n + 1))
 done <<<"$order"
 
+# The module that a file name without its ending belongs to: journal_sync and journal_i are journal.
+module() {
+	local m=$1
+	while [ -z "${level[$m]:-}" ] && [ "${m%_*}" != "$m" ]; do
+		m=${m%_*}
+	done
+	echo "$m"
+}
+
 includes() {
 	sed -n 's/^[[:space:]]*#[[:space:]]*include[[:space:]]*["<]\([^">]*\)[">].*/\1/p' "$1"
 }
@@ -55,7 +64,7 @@ includes() {
 shopt -s nullglob
 for f in core/*.[ch]; do
 	mod=$(basename "${f%.*}")
-	mod=${mod%_i}
+	mod=$(module "$mod")
 	[ -n "${level[$mod]:-}" ] || { complain "$f: not in the order of tests/check-layers.sh"; continue; }
 	for inc in $(includes "$f"); do
 		case $inc in
@@ -64,7 +73,7 @@ for f in core/*.[ch]; do
 		h=${inc#core/}
 		[ -e "core/$h" ] || continue
 		other=${h%.h}
-		other=${other%_i}
+		other=$(module "$other")
 		[ -n "${level[$other]:-}" ] || { complain "$f includes $inc, which has no level"; continue; }
 		[ "${level[$other]}" -le "${level[$mod]}" ] || complain "$f includes $inc, which lies above it"
 	done
