@@ -119,6 +119,11 @@ void journal_sync_async(struct journal *j, void (*done)(void *ctx, emdb_err err)
 
 /* Ends the active segment, so that the next frame goes to a new one.  *ret_lsn: where it begins. */
 EMDB_CHECKED emdb_err journal_roll(struct journal *j, uint64_t *ret_lsn);
+/*
+ * Syncs and seals, durably, every segment that was rolled before the call.  Otherwise the keeper
+ * thread does so soon.  Errors as journal_sync(), NO_SPACE, NOMEM.
+ */
+EMDB_CHECKED emdb_err journal_seal(struct journal *j);
 
 uint64_t journal_tail(const struct journal *j);    /* next LSN to be reserved */
 uint64_t journal_durable(const struct journal *j); /* everything below is on stable storage */

@@ -1,0 +1,943 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/journal_i.h"
+
+#include <sched.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "core/guard.h"
+
+/* Frames up to this size are put together on the stack and written with one plain pwrite. */
+#define SMALL_FRAME 4096u
+/* Pieces that need no memory for the vector. */
+#define STACK_IOV 16
+
+/* ---- Telling people --------------------------------------------------- */
+
+void journal_detail(const struct journal *j, uint64_t segment, uint64_t offset, const char *fmt,
+		    ...)
+{
+	struct emdb_detail *const d = j->cfg.detail;
+	va_list ap;
+
+	if (!d)
+		return;
+	d->segment = segment;
+	d->offset = offset;
+	va_start(ap, fmt);
+	(void)vsnprintf(d->text, sizeof(d->text), fmt, ap);
+	va_end(ap);
+}
+
+void journal_log(const struct journal *j, enum emdb_log_level level, const char *fmt, ...)
+{
+	char text[512];
+	va_list ap;
+
+	if (!j->cfg.log)
+		return;
+	va_start(ap, fmt);
+	(void)vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	j->cfg.log(j->cfg.log_ctx, level, text);
+}
+
+void journal_fail(struct journal *j, const char *what, int err)
+{
+	bool first;
+
+	mutex_lock(&j->sync_lock);
+	first = !atomic_exchange(&j->failed, true);
+	cond_broadcast(&j->sync_done);
+	cond_broadcast(&j->sync_more);
+	cond_signal(&j->flusher_wake);
+	mutex_unlock(&j->sync_lock);
+	if (first)
+		journal_log(j, EMDB_LOG_ERROR,
+			    "journal: %s failed (errno %d); read-only from now on", what, -err);
+}
+
+/* ---- The table of segments -------------------------------------------- */
+
+static struct seg_table *table_new(size_t room)
+{
+	size_t n = 16, bytes;
+	struct seg_table *t;
+
+	while (n < room * 4)
+		n *= 2;
+	if (emdb_mul_ovf_size(n, sizeof(t->slot[0]), &bytes))
+		return NULL;
+	t = base_calloc(1, sizeof(*t) + bytes);
+	if (t)
+		t->mask = n - 1;
+	return t;
+}
+
+static void table_free(struct epoch_node *node)
+{
+	base_free(container_of(node, struct seg_table, node));
+}
+
+static void table_put(struct seg_table *t, struct segment *s)
+{
+	uint64_t i = s->id & t->mask;
+
+	while (atomic_load_explicit(&t->slot[i], memory_order_relaxed))
+		i = (i + 1) & t->mask;
+	/* Release: who finds it finds it filled in. */
+	atomic_store_explicit(&t->slot[i], s, memory_order_release);
+}
+
+static inline struct segment *table_find(const struct journal *j, uint64_t id)
+{
+	const struct seg_table *const t = atomic_load_explicit(&j->table, memory_order_acquire);
+	struct segment *s;
+
+	for (uint64_t i = id & t->mask;; i = (i + 1) & t->mask) {
+		s = atomic_load_explicit(&t->slot[i], memory_order_acquire);
+		if (!s || s->id == id)
+			return s;
+	}
+}
+
+/* A table with room for one more than the list has, holding what it has. */
+static struct seg_table *table_of_list(struct segment *const *list, size_t count)
+{
+	struct seg_table *const t = table_new(count + 1);
+
+	for (size_t i = 0; t && i < count; i++)
+		table_put(t, list[i]);
+	return t;
+}
+
+static void table_swap(struct journal *j, struct seg_table *t)
+{
+	struct seg_table *const old = atomic_load_explicit(&j->table, memory_order_relaxed);
+
+	atomic_store_explicit(&j->table, t, memory_order_release);
+	if (old)
+		epoch_retire(j->cfg.epoch, &old->node, table_free);
+}
+
+emdb_err segments_reserve(struct journal *j)
+{
+	emdb_err err = EMDB_ERR_NOMEM;
+	struct seg_table *t;
+
+	mutex_lock(&j->segment_lock);
+	t = atomic_load_explicit(&j->table, memory_order_relaxed);
+	if (!t || (j->count + 1) * 2 > t->mask + 1) {
+		t = table_of_list(j->list, j->count);
+		if (!t)
+			goto out;
+		table_swap(j, t);
+	}
+	if (j->count == j->cap) {
+		const size_t cap = j->cap ? j->cap * 2 : 16;
+		struct segment **const list = base_realloc(j->list, cap * sizeof(struct segment *));
+
+		if (!list)
+			goto out;
+		j->list = list;
+		j->cap = cap;
+	}
+	err = EMDB_OK;
+out:
+	mutex_unlock(&j->segment_lock);
+	return err;
+}
+
+void segments_add(struct journal *j, struct segment *s)
+{
+	mutex_lock(&j->segment_lock);
+	emdb_assert(j->count < j->cap && (!j->count || j->list[j->count - 1]->id < s->id));
+	j->list[j->count++] = s;
+	table_put(atomic_load_explicit(&j->table, memory_order_relaxed), s);
+	mutex_unlock(&j->segment_lock);
+}
+
+static bool id_in(uint64_t id, const uint64_t *ids, size_t n)
+{
+	for (size_t i = 0; i < n; i++)
+		if (ids[i] == id)
+			return true;
+	return false;
+}
+
+static void segment_retired(struct epoch_node *node)
+{
+	segment_unref(container_of(node, struct segment, node));
+}
+
+emdb_err segments_remove(struct journal *j, const uint64_t *ids, size_t n)
+{
+	struct seg_table *t;
+	size_t kept = 0;
+
+	mutex_lock(&j->segment_lock);
+	t = table_new(j->count + 1);
+	if (!t) {
+		mutex_unlock(&j->segment_lock);
+		return EMDB_ERR_NOMEM;
+	}
+	for (size_t i = 0; i < j->count; i++)
+		if (!id_in(j->list[i]->id, ids, n))
+			table_put(t, j->list[i]);
+	table_swap(j, t);
+	for (size_t i = 0; i < j->count; i++) {
+		struct segment *const s = j->list[i];
+
+		if (id_in(s->id, ids, n))
+			epoch_retire(j->cfg.epoch, &s->node, segment_retired);
+		else
+			j->list[kept++] = s;
+	}
+	j->count = kept;
+	mutex_unlock(&j->segment_lock);
+	return EMDB_OK;
+}
+
+/* ---- Open and close --------------------------------------------------- */
+
+/* "01234567-89ab-..." as 16 bytes; zeros when it is something else. */
+static void boot_id_parse(const char *text, uint8_t ret[static 16])
+{
+	unsigned int digits = 0;
+
+	memset(ret, 0, 16);
+	for (; *text; text++) {
+		const char *const hex = "0123456789abcdef", *const at = strchr(hex, *text);
+
+		if (*text == '-')
+			continue;
+		if (!at || digits == 32)
+			break;
+		ret[digits / 2] = (uint8_t)(ret[digits / 2] << 4 | (at - hex));
+		digits++;
+	}
+	if (*text || digits != 32)
+		memset(ret, 0, 16);
+}
+
+static struct journal *journal_new(const struct journal_config *cfg)
+{
+	struct journal *const j = base_calloc(1, sizeof(*j));
+	struct io_host host;
+
+	if (!j)
+		return NULL;
+	j->cfg = *cfg;
+	j->env.io = cfg->io;
+	j->env.dirfd = -1;
+	j->env.shift = cfg->segment_shift;
+	memcpy(j->env.uuid, cfg->uuid, sizeof(j->env.uuid));
+	if (io_host(cfg->io, &host) == 0)
+		boot_id_parse(host.boot_id, j->env.boot_id);
+	j->mask = (UINT64_C(1) << cfg->segment_shift) - 1;
+	j->low_room = min_u64(max_u64((j->mask + 1) / 4, LOW_ROOM_MIN), LOW_ROOM_MAX);
+	mutex_init(&j->roll_lock, LOCK_ROLL);
+	mutex_init(&j->manifest_lock, LOCK_MANIFEST);
+	mutex_init(&j->segment_lock, LOCK_SEGMENT);
+	mutex_init(&j->sync_lock, LOCK_SYNC);
+	cond_init(&j->sync_done);
+	cond_init(&j->sync_more);
+	cond_init(&j->flusher_wake);
+	cond_init(&j->keeper_wake);
+	j->reqs_end = &j->reqs;
+	j->manifest = (struct manifest)MANIFEST_INIT;
+	j->found = (struct manifest)MANIFEST_INIT;
+	return j;
+}
+
+static void journal_free(struct journal *j)
+{
+	if (!j)
+		return;
+	for (size_t i = 0; i < j->count; i++)
+		segment_unref(j->list[i]);
+	base_free(j->list);
+	base_free(atomic_load_explicit(&j->table, memory_order_relaxed));
+	(void)io_close(j->cfg.io, j->env.dirfd);
+	manifest_release(&j->manifest);
+	manifest_release(&j->found);
+	cond_destroy(&j->sync_done);
+	cond_destroy(&j->sync_more);
+	cond_destroy(&j->flusher_wake);
+	cond_destroy(&j->keeper_wake);
+	mutex_destroy(&j->roll_lock);
+	mutex_destroy(&j->manifest_lock);
+	mutex_destroy(&j->segment_lock);
+	mutex_destroy(&j->sync_lock);
+	base_free(j);
+}
+
+/* Does any listed segment have something where its first frame would be? */
+static bool holds_frames(struct journal *j, const struct manifest *m)
+{
+	for (uint32_t i = 0; i < m->head.nsegs; i++) {
+		char name[SEGMENT_NAME_SIZE];
+		uint8_t b[FMT_FRAME_HEADER];
+		size_t n = 0;
+		bool any = true;
+		int fd;
+
+		segment_name(m->segs[i].id, name);
+		if (io_openat(j->cfg.io, j->env.dirfd, name, O_RDONLY | O_NOFOLLOW, 0, &fd) < 0)
+			continue;
+		if (io_pread_full(j->cfg.io, fd, b, sizeof(b), FMT_SEG_HEADER, &n) == 0) {
+			any = false;
+			for (size_t k = 0; k < n; k++)
+				any = any || b[k];
+		}
+		(void)io_close(j->cfg.io, fd);
+		if (any)
+			return true;
+	}
+	return false;
+}
+
+/* A new store. What a creation that got no further left behind may be there: no frames. */
+static emdb_err begin_new(struct journal *j)
+{
+	struct manifest old = MANIFEST_INIT;
+	emdb_err err = manifest_load(j->cfg.io, j->cfg.dirfd, &old);
+	int rc = io_mkdirat(j->cfg.io, j->cfg.dirfd, JOURNAL_DIR, 0700);
+
+	if (rc == -EEXIST)
+		rc = 0;
+	if (rc == 0)
+		rc = io_openat(j->cfg.io, j->cfg.dirfd, JOURNAL_DIR, O_RDONLY | O_DIRECTORY, 0,
+			       &j->env.dirfd);
+	if (rc < 0 || (err && err != EMDB_ERR_NOT_FOUND)) {
+		err = rc < 0 ? err_of_io(rc) : EMDB_ERR_EXISTS;
+	} else if (!err && holds_frames(j, &old)) {
+		journal_detail(j, UINT64_MAX, 0, "there is a journal with data already");
+		err = EMDB_ERR_EXISTS;
+	} else {
+		memcpy(j->manifest.head.uuid, j->cfg.uuid, sizeof(j->cfg.uuid));
+		j->manifest.head.generation = old.head.generation;
+		j->manifest.head.next_segment = max_u64(old.head.next_segment, 1);
+		j->manifest.head.flags = MANIFEST_CLEAN;
+		err = EMDB_OK;
+	}
+	manifest_release(&old);
+	return err;
+}
+
+static emdb_err damaged_manifest(struct journal *j, const char *why)
+{
+	journal_detail(j, UINT64_MAX, 0, "manifest: %s", why);
+	return EMDB_ERR_DAMAGED;
+}
+
+static emdb_err begin_existing(struct journal *j)
+{
+	const emdb_err err = manifest_load(j->cfg.io, j->cfg.dirfd, &j->manifest);
+	int rc;
+
+	if (err == EMDB_ERR_NOT_FOUND)
+		return damaged_manifest(j, "the file is missing");
+	if (err == EMDB_ERR_CORRUPT)
+		return damaged_manifest(j, "the file does not check out");
+	if (err)
+		return err;
+	if (memcmp(j->manifest.head.uuid, j->cfg.uuid, sizeof(j->cfg.uuid)) != 0)
+		return damaged_manifest(j, "the file belongs to another store");
+	rc = io_openat(j->cfg.io, j->cfg.dirfd, JOURNAL_DIR, O_RDONLY | O_DIRECTORY, 0,
+		       &j->env.dirfd);
+	if (rc == -ENOENT)
+		return damaged_manifest(j, "the directory journal/ is missing");
+	return err_of_io(rc);
+}
+
+/* With salvage, a segment that is not there is counted and left out. */
+static emdb_err open_one(struct journal *j, const struct manifest_seg *row)
+{
+	const bool sealed = row->flags & MANIFEST_SEALED;
+	struct segment *s = NULL;
+	const char *why = NULL;
+	char name[SEGMENT_NAME_SIZE];
+	emdb_err err = segments_reserve(j);
+
+	if (err)
+		return err;
+	err = segment_open(&j->env, row->id, !j->cfg.read_only && !sealed, j->cfg.salvage, &s,
+			   &why);
+	if (!err && sealed && !j->cfg.salvage &&
+	    (row->len > segment_bytes(s) || s->size < row->len)) {
+		why = "the segment is shorter than the manifest says";
+		err = EMDB_ERR_DAMAGED;
+	}
+	if (err == EMDB_ERR_DAMAGED) {
+		segment_name(row->id, name);
+		journal_detail(j, row->id, s ? s->size : 0, JOURNAL_DIR "/%s: %s", name, why);
+	}
+	if (err) {
+		if (s)
+			segment_unref(s);
+		if (err != EMDB_ERR_DAMAGED || !j->cfg.salvage)
+			return err;
+		journal_log(j, EMDB_LOG_WARN, JOURNAL_DIR "/%s: %s", name, why);
+		j->missing++;
+		j->missing_bytes += row->len;
+		return EMDB_OK;
+	}
+	if (sealed) {
+		atomic_store_explicit(&s->len, min_u64(row->len, segment_bytes(s)),
+				      memory_order_relaxed);
+		atomic_store_explicit(&s->state, SEGMENT_SEALED, memory_order_relaxed);
+	}
+	segments_add(j, s);
+	return EMDB_OK;
+}
+
+static emdb_err open_segments(struct journal *j)
+{
+	emdb_err err = segments_reserve(j);
+
+	for (uint32_t i = 0; !err && i < j->manifest.head.nsegs; i++) {
+		if (j->manifest.segs[i].id >= UINT64_C(1) << (63 - j->cfg.segment_shift))
+			return damaged_manifest(j, "a segment number is out of range");
+		err = open_one(j, &j->manifest.segs[i]);
+	}
+	return err;
+}
+
+emdb_err journal_open(const struct journal_config *cfg, struct journal **ret)
+{
+	struct journal *j;
+	emdb_err err;
+
+	if (cfg->segment_shift < FMT_SEG_SHIFT_MIN || cfg->segment_shift > FMT_SEG_SHIFT_MAX ||
+	    (cfg->create && cfg->read_only))
+		return EMDB_ERR_INVAL;
+	err = err_of_io(guard_install());
+	if (err)
+		return err;
+	j = journal_new(cfg);
+	if (!j)
+		return EMDB_ERR_NOMEM;
+	err = cfg->create ? begin_new(j) : begin_existing(j);
+	if (!err)
+		err = open_segments(j);
+	if (err) {
+		journal_free(j);
+		return err;
+	}
+	*ret = j;
+	return EMDB_OK;
+}
+
+/* What the next open finds: everything sealed, what holds no frame gone. */
+static emdb_err close_manifest(struct journal *j, struct manifest *next)
+{
+	for (size_t i = 0; i < j->count; i++) {
+		struct segment *const s = j->list[i];
+		struct manifest_seg *const row = manifest_find(next, s->id);
+
+		if (segment_state(s) == SEGMENT_SEALED || !row)
+			continue;
+		if (segment_state(s) == SEGMENT_ACTIVE)
+			atomic_store_explicit(&s->len, journal_load_tail(j) - s->base,
+					      memory_order_release);
+		if (segment_state(s) == SEGMENT_SPARE || segment_len(s) == FMT_SEG_HEADER) {
+			manifest_remove(next, s->id, s->shift);
+			continue;
+		}
+		row->len = segment_len(s);
+		row->flags = MANIFEST_SEALED;
+	}
+	next->head.flags = MANIFEST_CLEAN;
+	next->head.durable_lsn = journal_durable(j);
+	return EMDB_OK;
+}
+
+static emdb_err close_clean(struct journal *j)
+{
+	struct manifest next = MANIFEST_INIT;
+	emdb_err err = journal_sync_to(j, journal_load_tail(j));
+
+	mutex_lock(&j->manifest_lock);
+	if (!err)
+		err = manifest_copy(&j->manifest, &next);
+	if (!err)
+		err = close_manifest(j, &next);
+	if (!err)
+		err = manifest_commit_locked(j, &next, NULL);
+	for (size_t i = 0; !err && i < j->count; i++) {
+		struct segment *const s = j->list[i];
+		char name[SEGMENT_NAME_SIZE];
+
+		segment_name(s->id, name);
+		if (manifest_find(&j->manifest, s->id))
+			segment_trim(s);
+		else
+			(void)io_unlinkat(j->cfg.io, j->env.dirfd, name, 0);
+	}
+	mutex_unlock(&j->manifest_lock);
+	manifest_release(&next);
+	return err;
+}
+
+emdb_err journal_close(struct journal *j)
+{
+	emdb_err err = EMDB_OK;
+
+	if (!j)
+		return EMDB_OK;
+	if (atomic_load(&j->running)) {
+		threads_stop(j);
+		err = journal_has_failed(j) ? EMDB_ERR_FAILED : close_clean(j);
+	}
+	journal_free(j);
+	return err;
+}
+
+/* ---- The next segment ------------------------------------------------- */
+
+emdb_err manifest_commit_locked(struct journal *j, struct manifest *next, bool *ret_applied)
+{
+	bool applied;
+	const emdb_err err = manifest_store(next, j->cfg.io, j->cfg.dirfd, &applied);
+
+	if (ret_applied)
+		*ret_applied = applied;
+	if (!err) {
+		manifest_release(&j->manifest);
+		j->manifest = *next;
+		*next = (struct manifest)MANIFEST_INIT;
+	} else if (applied || (err != EMDB_ERR_NO_SPACE && err != EMDB_ERR_NOMEM &&
+			       err != EMDB_ERR_TOO_MANY_FILES)) {
+		journal_fail(j, "replacing the manifest", emdb_err_errno(err));
+	}
+	return err;
+}
+
+/* Lists s durably. *ret_applied: the file must stay, whatever is returned. */
+static emdb_err spare_list(struct journal *j, const struct segment *s, bool *ret_applied)
+{
+	struct manifest next = MANIFEST_INIT;
+	emdb_err err;
+
+	*ret_applied = false;
+	mutex_lock(&j->manifest_lock);
+	err = manifest_copy(&j->manifest, &next);
+	if (!err)
+		err = manifest_add(&next, s->id, 0, 0);
+	next.head.durable_lsn = journal_durable(j);
+	if (!err)
+		err = manifest_commit_locked(j, &next, ret_applied);
+	mutex_unlock(&j->manifest_lock);
+	manifest_release(&next);
+	return err;
+}
+
+static emdb_err spare_create(struct journal *j, struct segment **ret)
+{
+	char name[SEGMENT_NAME_SIZE];
+	struct segment *s = NULL;
+	bool applied;
+	uint64_t id;
+	emdb_err err = segments_reserve(j);
+
+	if (err)
+		return err;
+	mutex_lock(&j->manifest_lock);
+	id = j->manifest.head.next_segment++;
+	mutex_unlock(&j->manifest_lock);
+	err = segment_create(&j->env, id, &s);
+	if (err)
+		return err;
+	err = spare_list(j, s, &applied);
+	if (err) {
+		segment_name(id, name);
+		if (!applied)
+			(void)io_unlinkat(j->cfg.io, j->env.dirfd, name, 0);
+		segment_unref(s);
+		return err;
+	}
+	segments_add(j, s);
+	*ret = s;
+	return EMDB_OK;
+}
+
+emdb_err spare_make_locked(struct journal *j)
+{
+	emdb_err err;
+
+	lock_assert_held(LOCK_ROLL);
+	if (j->spare)
+		return EMDB_OK;
+	if (journal_has_failed(j))
+		return EMDB_ERR_FAILED;
+	if (io_clock_mono_ns(j->cfg.io) < j->spare_retry_ns)
+		return EMDB_ERR_NO_SPACE;
+	err = spare_create(j, &j->spare);
+	if (err == EMDB_ERR_NO_SPACE) {
+		j->spare_retry_ns = io_clock_mono_ns(j->cfg.io) + SPARE_RETRY_NS;
+		if (!atomic_exchange(&j->low_space, true))
+			journal_log(j, EMDB_LOG_WARN, "journal: no space for another segment");
+	} else if (!err) {
+		j->spare_retry_ns = 0;
+		atomic_store(&j->low_space, false);
+	}
+	return err;
+}
+
+static emdb_err write_seal(struct journal *j, const struct segment *s, uint64_t lsn)
+{
+	uint8_t b[SEAL_LEN] = { 0 };
+	int rc;
+
+	fmt_frame_header(b, FRAME_SEAL, SEAL_LEN, lsn, journal_durable(j));
+	fmt_frame_finish(b, SEAL_LEN);
+	rc = io_pwrite_full(j->cfg.io, s->fd, b, sizeof(b), lsn & j->mask);
+	if (rc < 0) {
+		journal_fail(j, "sealing a segment", rc);
+		return EMDB_ERR_IO;
+	}
+	return EMDB_OK;
+}
+
+/* Moves the tail to the spare. */
+static emdb_err roll_locked(struct journal *j) EMDB_REQUIRES(&j->roll_lock);
+static emdb_err roll_locked(struct journal *j)
+{
+	struct segment *const old = atomic_load_explicit(&j->active, memory_order_relaxed);
+	struct segment *next;
+	struct inflight *slot;
+	uint64_t tail;
+	emdb_err err = spare_make_locked(j);
+
+	if (err)
+		return err;
+	next = j->spare;
+	j->spare = NULL;
+	atomic_store_explicit(&next->len, segment_bytes(next), memory_order_release);
+	atomic_store_explicit(&next->state, SEGMENT_ACTIVE, memory_order_release);
+	/* Before the tail: a writer that reserved in the new one finds it here. */
+	atomic_store_explicit(&j->active, next, memory_order_release);
+	slot = inflight_enter(j, &tail);
+	while (!atomic_compare_exchange_weak(&j->tail, &tail, next->base + FMT_SEG_HEADER))
+		;
+	/* Nobody but us moves between segments, so this is in the old one, with SEAL_ROOM left. */
+	emdb_assert(tail >> j->env.shift == old->id);
+	err = write_seal(j, old, tail);
+	atomic_store_explicit(&old->len, (tail & j->mask) + SEAL_LEN, memory_order_release);
+	atomic_store_explicit(&old->state, SEGMENT_ROLLED, memory_order_release);
+	inflight_leave(slot);
+	atomic_store(&j->spare_asked, false);
+	keeper_kick(j);
+	return err;
+}
+
+/* ---- Appending -------------------------------------------------------- */
+
+size_t journal_payload_max(const struct journal *j)
+{
+	const uint64_t room = j->mask + 1 - FMT_SEG_HEADER - FMT_SEAL_ROOM;
+
+	return (size_t)(align_down(min_u64(room, FMT_FRAME_MAX), 8) - FMT_FRAME_HEADER);
+}
+
+static inline uint64_t room_end(const struct journal *j, uint64_t tail, unsigned int flags)
+{
+	const uint64_t end = (tail | j->mask) + 1 - FMT_SEAL_ROOM;
+
+	if (likely(!atomic_load_explicit(&j->low_space, memory_order_relaxed)) ||
+	    (flags & JOURNAL_RESERVE))
+		return end;
+	return end - j->low_room;
+}
+
+/* There was no room for len bytes at tail. OK: try again. */
+static EMDB_NOINLINE emdb_err make_room(struct journal *j, uint64_t tail, uint64_t len,
+					unsigned int flags)
+{
+	emdb_err err = EMDB_OK;
+	uint64_t now;
+
+	mutex_lock(&j->roll_lock);
+	now = journal_load_tail(j);
+	if (journal_has_failed(j))
+		err = EMDB_ERR_FAILED;
+	else if (now >> j->env.shift != tail >> j->env.shift)
+		; /* somebody rolled meanwhile */
+	else if (now + len > (now | j->mask) + 1 - FMT_SEAL_ROOM)
+		err = roll_locked(j);
+	else if (now + len > room_end(j, now, flags))
+		err = spare_make_locked(j); /* room is only kept back: is there space again? */
+	mutex_unlock(&j->roll_lock);
+	return err;
+}
+
+static inline emdb_err reserve(struct journal *j, uint64_t len, unsigned int flags,
+			       struct inflight **ret_slot, uint64_t *ret_lsn)
+{
+	for (;;) {
+		uint64_t tail;
+		struct inflight *const slot = inflight_enter(j, &tail);
+		emdb_err err;
+
+		while (tail + len <= room_end(j, tail, flags)) {
+			if (atomic_compare_exchange_weak(&j->tail, &tail, tail + len)) {
+				*ret_slot = slot;
+				*ret_lsn = tail;
+				return EMDB_OK;
+			}
+		}
+		/* Not while waiting for a segment: a sync would wait for us. */
+		inflight_leave(slot);
+		err = make_room(j, tail, len, flags);
+		if (err)
+			return err;
+	}
+}
+
+/* Stays valid until the caller leaves its in-flight slot. */
+static inline struct segment *segment_reserved(struct journal *j, uint64_t lsn)
+{
+	struct segment *s = atomic_load_explicit(&j->active, memory_order_acquire);
+
+	if (unlikely(s->id != lsn >> j->env.shift)) {
+		const unsigned pin = epoch_pin(j->cfg.epoch);
+
+		s = table_find(j, lsn >> j->env.shift);
+		epoch_unpin(j->cfg.epoch, pin);
+	}
+	return s;
+}
+
+/* Everything but the header, and the padding. */
+static EMDB_NOINLINE void copy_pieces(uint8_t *b, const struct iovec *iov, int iov_count,
+				      uint64_t len)
+{
+	uint8_t *at = b + FMT_FRAME_HEADER;
+
+	for (int i = 0; i < iov_count; i++) {
+		if (iov[i].iov_len)
+			memcpy(at, iov[i].iov_base, iov[i].iov_len);
+		at += iov[i].iov_len;
+	}
+	memset(at, 0, (size_t)(b + len - at));
+}
+
+static EMDB_NOINLINE void touch_pieces(const struct iovec *iov, int iov_count)
+{
+	for (int i = 0; i < iov_count; i++) {
+		const volatile uint8_t *const p = iov[i].iov_base;
+		const size_t n = iov[i].iov_len;
+
+		for (size_t k = 0; k < n; k += 4096)
+			(void)p[k];
+		if (n)
+			(void)p[n - 1];
+	}
+}
+
+/*
+ * Brings the caller's bytes within reach before anything is reserved: into b for a small frame, else
+ * only by touching every page. They may lie in a mapped segment whose disk fails.
+ */
+static emdb_err gather(uint8_t *b, const struct iovec *iov, int iov_count, uint64_t len)
+{
+	struct guard g;
+
+	if (!guard_begin(&g))
+		return EMDB_ERR_IO;
+	if (len <= SMALL_FRAME)
+		copy_pieces(b, iov, iov_count, len);
+	else
+		touch_pieces(iov, iov_count);
+	guard_end(&g);
+	return EMDB_OK;
+}
+
+/* b holds everything but the header. */
+static int write_small(struct journal *j, const struct segment *s, uint8_t kind, uint8_t *b,
+		       uint32_t len, uint64_t lsn)
+{
+	fmt_frame_header(b, kind, len, lsn, journal_durable(j));
+	fmt_frame_finish(b, len);
+	return io_pwrite_full(j->cfg.io, s->fd, b, len, lsn & j->mask);
+}
+
+/* CRC of a header and the pieces behind it; false when a page could not be read. */
+static EMDB_NOINLINE bool crc_pieces(const uint8_t head[static FMT_FRAME_HEADER],
+				     const struct iovec *v, int count, uint32_t *ret)
+{
+	struct guard g;
+	uint32_t crc;
+
+	if (!guard_begin(&g))
+		return false;
+	crc = crc32c(0, head + 4, FMT_FRAME_HEADER - 4);
+	for (int i = 0; i < count; i++)
+		crc = crc32c(crc, v[i].iov_base, v[i].iov_len);
+	guard_end(&g);
+	*ret = crc;
+	return true;
+}
+
+/* v has two more elements than iov. */
+static int write_large(struct journal *j, const struct segment *s, uint8_t kind, struct iovec *v,
+		       const struct iovec *iov, int iov_count, uint32_t len, uint64_t lsn)
+{
+	uint8_t head[FMT_FRAME_HEADER], zeros[8] = { 0 };
+	size_t at = sizeof(head);
+	uint32_t crc;
+
+	fmt_frame_header(head, kind, len, lsn, journal_durable(j));
+	v[0] = (struct iovec){ .iov_base = head, .iov_len = sizeof(head) };
+	for (int i = 0; i < iov_count; i++) {
+		v[i + 1] = iov[i];
+		at += iov[i].iov_len;
+	}
+	v[iov_count + 1] = (struct iovec){ .iov_base = zeros, .iov_len = len - at };
+	if (!crc_pieces(head, v + 1, iov_count + 1, &crc))
+		return -EIO;
+	put_u32(head, crc);
+	return io_pwritev_full(j->cfg.io, s->fd, v, iov_count + 2, lsn & j->mask);
+}
+
+/* The frame's whole length, 0: too much. */
+static uint64_t frame_len(const struct journal *j, const struct iovec *iov, int iov_count)
+{
+	size_t sum = 0;
+
+	for (int i = 0; i < iov_count; i++)
+		if (emdb_add_ovf_size(sum, iov[i].iov_len, &sum))
+			return 0;
+	return sum > journal_payload_max(j) ? 0 : align_up(FMT_FRAME_HEADER + sum, 8);
+}
+
+/* What is left once the bytes are at hand. */
+static emdb_err append_at(struct journal *j, uint8_t kind, uint8_t *small, struct iovec *v,
+			  const struct iovec *iov, int iov_count, uint64_t len, unsigned int flags,
+			  uint64_t *ret_lsn)
+{
+	const struct segment *s;
+	struct inflight *slot;
+	uint64_t lsn;
+	emdb_err err = reserve(j, len, flags, &slot, &lsn);
+	int rc;
+
+	if (err)
+		return err;
+	s = segment_reserved(j, lsn);
+	if (len <= SMALL_FRAME)
+		rc = write_small(j, s, kind, small, (uint32_t)len, lsn);
+	else
+		rc = write_large(j, s, kind, v, iov, iov_count, (uint32_t)len, lsn);
+	if (unlikely(rc < 0)) {
+		/* A hole that nothing can fill. Before the slot is left: a sync must not claim it. */
+		journal_fail(j, "writing a frame", rc);
+		err = EMDB_ERR_IO;
+	}
+	inflight_leave(slot);
+	if (err)
+		return err;
+	atomic_fetch_add_explicit(&j->appends, 1, memory_order_relaxed);
+	if (unlikely((lsn & j->mask) + len > (j->mask + 1) / 2) &&
+	    !atomic_load_explicit(&j->spare_asked, memory_order_relaxed) &&
+	    !atomic_exchange(&j->spare_asked, true))
+		keeper_kick(j);
+	*ret_lsn = lsn;
+	return EMDB_OK;
+}
+
+emdb_err journal_append(struct journal *j, uint8_t kind, const struct iovec *iov, int iov_count,
+			unsigned int flags, uint64_t *ret_lsn)
+{
+	const uint64_t len = frame_len(j, iov, iov_count);
+	struct iovec stack[STACK_IOV + 2], *v = stack;
+	uint8_t small[SMALL_FRAME];
+	emdb_err err;
+
+	if (unlikely(!atomic_load_explicit(&j->running, memory_order_acquire)))
+		return EMDB_ERR_READ_ONLY;
+	if (unlikely(journal_has_failed(j)))
+		return EMDB_ERR_FAILED;
+	if (unlikely(!len))
+		return EMDB_ERR_TXN_TOO_BIG;
+	if (len > SMALL_FRAME && iov_count > STACK_IOV) {
+		v = base_calloc((size_t)iov_count + 2, sizeof(*v));
+		if (!v)
+			return EMDB_ERR_NOMEM;
+	}
+	err = gather(small, iov, iov_count, len);
+	if (!err)
+		err = append_at(j, kind, small, v, iov, iov_count, len, flags, ret_lsn);
+	if (v != stack)
+		base_free(v);
+	return err;
+}
+
+emdb_err journal_roll(struct journal *j, uint64_t *ret_lsn)
+{
+	emdb_err err = EMDB_OK;
+
+	if (!atomic_load_explicit(&j->running, memory_order_acquire))
+		return EMDB_ERR_READ_ONLY;
+	mutex_lock(&j->roll_lock);
+	if (journal_has_failed(j))
+		err = EMDB_ERR_FAILED;
+	else if ((journal_load_tail(j) & j->mask) != FMT_SEG_HEADER)
+		err = roll_locked(j);
+	if (!err)
+		*ret_lsn = align_down(journal_load_tail(j), j->mask + 1) + FMT_SEG_HEADER;
+	mutex_unlock(&j->roll_lock);
+	return err;
+}
+
+uint64_t journal_tail(const struct journal *j)
+{
+	return journal_load_tail(j);
+}
+
+uint64_t journal_durable(const struct journal *j)
+{
+	return atomic_load_explicit(&j->durable, memory_order_acquire);
+}
+
+bool journal_failed(const struct journal *j)
+{
+	return journal_has_failed(j);
+}
+
+/* ---- Reading ---------------------------------------------------------- */
+
+struct segment *journal_segment_pinned(struct journal *j, uint64_t lsn)
+{
+	return table_find(j, lsn >> j->env.shift);
+}
+
+emdb_err journal_rec_pinned(struct journal *j, uint64_t ref, struct rec *ret_rec,
+			    struct segment **ret_seg)
+{
+	struct segment *const s = table_find(j, ref >> j->env.shift);
+	emdb_err err;
+
+	if (unlikely(!s))
+		return EMDB_ERR_CORRUPT;
+	err = segment_rec(s, ref, j->cfg.verify, ret_rec);
+	if (!err && ret_seg)
+		*ret_seg = s;
+	return err;
+}
+
+emdb_err journal_frame_of_pinned(struct journal *j, uint64_t ref, struct frame *ret_frame,
+				 struct segment **ret_seg)
+{
+	struct segment *const s = table_find(j, ref >> j->env.shift);
+	emdb_err err;
+
+	if (unlikely(!s))
+		return EMDB_ERR_CORRUPT;
+	err = segment_frame_of(s, ref, j->cfg.verify, ret_frame);
+	if (!err && ret_seg)
+		*ret_seg = s;
+	return err;
+}

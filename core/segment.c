@@ -1,0 +1,459 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/segment_i.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "core/base.h"
+#include "core/guard.h"
+#include "core/manifest.h"
+
+/* A scan checks at most this many times the segment's size, whatever hostile headers promise. */
+#define SCAN_WORK_MAX 16u
+/* How far a scan jumps over bytes that the disk does not deliver. */
+#define SCAN_SKIP 4096u
+
+/* ---- Names ------------------------------------------------------------ */
+
+void segment_name(uint64_t id, char buf[static SEGMENT_NAME_SIZE])
+{
+	(void)snprintf(buf, SEGMENT_NAME_SIZE, "%016llx.seg", (unsigned long long)id);
+}
+
+bool segment_name_parse(const char *name, uint64_t *ret_id)
+{
+	uint64_t id = 0;
+
+	for (int i = 0; i < 16; i++) {
+		const char c = name[i];
+
+		if (c >= '0' && c <= '9')
+			id = id << 4 | (uint64_t)(c - '0');
+		else if (c >= 'a' && c <= 'f')
+			id = id << 4 | (uint64_t)(c - 'a' + 10);
+		else
+			return false;
+	}
+	if (strcmp(name + 16, ".seg") != 0)
+		return false;
+	*ret_id = id;
+	return true;
+}
+
+/* ---- Lifetime --------------------------------------------------------- */
+
+static void segment_free(struct segment *s)
+{
+	if (!s)
+		return;
+	io_munmap(s->io, s->map, segment_bytes(s));
+	(void)io_close(s->io, s->fd);
+	base_free(s->seen);
+	base_free(s);
+}
+
+void segment_ref(struct segment *s)
+{
+	atomic_fetch_add_explicit(&s->refs, 1, memory_order_relaxed);
+}
+
+void segment_unref(struct segment *s)
+{
+	/* Release: our reads come before the free. Acquire: the free comes after all others' reads. */
+	if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1)
+		segment_free(s);
+}
+
+uint64_t segment_id(const struct segment *s)
+{
+	return s->id;
+}
+
+void segment_live_add(struct segment *s, int64_t delta)
+{
+	atomic_fetch_add_explicit(&s->live, delta, memory_order_relaxed);
+}
+
+uint64_t segment_live(const struct segment *s)
+{
+	const int64_t n = atomic_load_explicit(&s->live, memory_order_relaxed);
+
+	return n > 0 ? (uint64_t)n : 0;
+}
+
+static struct segment *segment_new(const struct segment_env *env, uint64_t id)
+{
+	struct segment *const s = base_calloc(1, sizeof(*s));
+
+	if (!s)
+		return NULL;
+	s->io = env->io;
+	s->id = id;
+	s->shift = env->shift;
+	s->base = id << env->shift;
+	s->fd = -1;
+	/* Large and zero: costs address space until frames are verified. */
+	s->seen = base_calloc(segment_bytes(s) / 8 / 64, sizeof(*s->seen));
+	if (!s->seen) {
+		base_free(s);
+		return NULL;
+	}
+	atomic_init(&s->size, 0);
+	atomic_init(&s->len, FMT_SEG_HEADER);
+	atomic_init(&s->live, 0);
+	atomic_init(&s->refs, 1);
+	atomic_init(&s->state, SEGMENT_ROLLED);
+	return s;
+}
+
+static int create_file(const struct segment_env *env, const char *name, int *ret_fd)
+{
+	const int flags = O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW;
+	int rc = io_openat(env->io, env->dirfd, name, flags, 0600, ret_fd);
+
+	if (rc == -EEXIST) {
+		/* The manifest does not list it: left by an open that got no further. */
+		rc = io_unlinkat(env->io, env->dirfd, name, 0);
+		if (rc == 0)
+			rc = io_openat(env->io, env->dirfd, name, flags, 0600, ret_fd);
+	}
+	return rc;
+}
+
+static int fill_new(const struct segment_env *env, struct segment *s)
+{
+	struct seg_header h = { .id = s->id, .segment_shift = env->shift };
+	uint8_t buf[FMT_SEG_HEADER];
+	int rc = io_random(env->io, h.salt, sizeof(h.salt));
+
+	if (rc == 0) {
+		rc = io_fallocate(env->io, s->fd, 0, segment_bytes(s), false);
+		if (rc == -EOPNOTSUPP)
+			rc = io_ftruncate(env->io, s->fd, segment_bytes(s));
+	}
+	if (rc < 0)
+		return rc;
+	h.created_ns = (int64_t)io_clock_real_ns(env->io);
+	memcpy(h.uuid, env->uuid, sizeof(h.uuid));
+	memcpy(h.boot_id, env->boot_id, sizeof(h.boot_id));
+	memcpy(s->boot_id, h.boot_id, sizeof(s->boot_id));
+	memcpy(s->salt, h.salt, sizeof(s->salt));
+	fmt_seg_encode(&h, buf);
+	rc = io_pwrite_full(env->io, s->fd, buf, sizeof(buf), 0);
+	/* Header and name must be durable before a manifest lists the segment. */
+	if (rc == 0)
+		rc = io_fdatasync(env->io, s->fd);
+	if (rc == 0)
+		rc = io_fsync(env->io, env->dirfd);
+	if (rc == 0)
+		rc = io_mmap_ro(env->io, s->fd, segment_bytes(s), &s->map);
+	return rc;
+}
+
+emdb_err segment_create(const struct segment_env *env, uint64_t id, struct segment **ret)
+{
+	struct segment *const s = segment_new(env, id);
+	char name[SEGMENT_NAME_SIZE];
+	int rc;
+
+	if (!s)
+		return EMDB_ERR_NOMEM;
+	segment_name(id, name);
+	rc = create_file(env, name, &s->fd);
+	if (rc == 0) {
+		rc = fill_new(env, s);
+		if (rc < 0)
+			(void)io_unlinkat(env->io, env->dirfd, name, 0);
+	}
+	if (rc < 0) {
+		segment_free(s);
+		return rc == -EFBIG ? EMDB_ERR_NO_SPACE : err_of_io(rc);
+	}
+	s->own = true;
+	atomic_store_explicit(&s->size, segment_bytes(s), memory_order_relaxed);
+	atomic_store_explicit(&s->state, SEGMENT_SPARE, memory_order_relaxed);
+	*ret = s;
+	return EMDB_OK;
+}
+
+/* Reads and checks the header; NULL or what is wrong with it. */
+static const char *header_check(const struct segment_env *env, struct segment *s,
+				const uint8_t *buf, size_t n, bool salvage)
+{
+	struct seg_header h;
+
+	if (!fmt_seg_decode(buf, n, &h))
+		return salvage ? NULL : "the segment header does not check out";
+	if (memcmp(h.uuid, env->uuid, sizeof(h.uuid)) != 0)
+		return "the segment belongs to another store";
+	if (h.id != s->id)
+		return "the file is another segment under this name";
+	if (h.segment_shift != env->shift)
+		return "the segment size is not that of the store";
+	memcpy(s->boot_id, h.boot_id, sizeof(s->boot_id));
+	memcpy(s->salt, h.salt, sizeof(s->salt));
+	return NULL;
+}
+
+emdb_err segment_open(const struct segment_env *env, uint64_t id, bool writable, bool salvage,
+		      struct segment **ret, const char **ret_why)
+{
+	struct segment *const s = segment_new(env, id);
+	struct io_stat st = { .size = 0 };
+	char name[SEGMENT_NAME_SIZE];
+	uint8_t buf[FMT_SEG_HEADER];
+	const char *why = NULL;
+	size_t n = 0;
+	int rc;
+
+	if (!s)
+		return EMDB_ERR_NOMEM;
+	segment_name(id, name);
+	rc = io_openat(env->io, env->dirfd, name, (writable ? O_RDWR : O_RDONLY) | O_NOFOLLOW, 0,
+		       &s->fd);
+	if (rc == -ENOENT)
+		why = "the segment is missing";
+	if (rc == 0)
+		rc = io_fstat(env->io, s->fd, &st);
+	if (rc == 0)
+		rc = io_pread_full(env->io, s->fd, buf, sizeof(buf), 0, &n);
+	if (rc == 0)
+		why = header_check(env, s, buf, n, salvage);
+	if (rc == 0 && !why)
+		rc = io_mmap_ro(env->io, s->fd, segment_bytes(s), &s->map);
+	if (rc < 0 || why) {
+		segment_free(s);
+		if (!why)
+			return err_of_io(rc);
+		*ret_why = why;
+		return EMDB_ERR_DAMAGED;
+	}
+	if (!writable) {
+		(void)io_close(env->io, s->fd);
+		s->fd = -1;
+	}
+	atomic_store_explicit(&s->size, st.size, memory_order_relaxed);
+	*ret = s;
+	return EMDB_OK;
+}
+
+void segment_trim(struct segment *s)
+{
+	const uint64_t len = segment_len(s);
+
+	if (s->fd == -1)
+		return;
+	if (atomic_load_explicit(&s->size, memory_order_relaxed) > len &&
+	    io_ftruncate(s->io, s->fd, len) == 0)
+		atomic_store_explicit(&s->size, len, memory_order_relaxed);
+	(void)io_close(s->io, s->fd);
+	s->fd = -1;
+}
+
+/* ---- Frames ----------------------------------------------------------- */
+
+emdb_err segment_parse(const struct segment *s, uint64_t off, uint64_t end, bool check_crc,
+		       enum frame_status *ret_st, struct frame *ret)
+{
+	struct guard g;
+
+	if (!guard_begin(&g))
+		return EMDB_ERR_IO;
+	*ret_st = fmt_frame_parse(s->map + off, end - off, s->base + off, check_crc, ret);
+	guard_end(&g);
+	return EMDB_OK;
+}
+
+/* As segment_scan(), unguarded; *at follows the scan so that a fault can be placed. */
+static EMDB_NOINLINE enum frame_status scan(const struct segment *s, uint64_t end, bool whole,
+					    struct frame *ret, volatile uint64_t *at)
+{
+	uint64_t work = segment_bytes(s) * SCAN_WORK_MAX;
+	uint64_t off = *at;
+
+	while (off + FMT_FRAME_HEADER <= end) {
+		const uint8_t *const p = s->map + off;
+		uint32_t len;
+
+		*at = off;
+		if (likely(get_u64(p + 8) != s->base + off)) {
+			off += 8;
+			continue;
+		}
+		len = (get_u32(p + 4) & 0xffffffu) * 8u;
+		if (len <= end - off && len <= work) {
+			const enum frame_status st =
+				fmt_frame_parse(p, end - off, s->base + off, true, ret);
+
+			if (st == FRAME_OK)
+				return FRAME_OK;
+			work -= len;
+			if (whole && st == FRAME_BAD_CRC) {
+				off += len;
+				continue;
+			}
+		}
+		off += 8;
+	}
+	return FRAME_END;
+}
+
+emdb_err segment_scan(const struct segment *s, uint64_t off, uint64_t end, bool whole,
+		      enum frame_status *ret_st, struct frame *ret, uint64_t *ret_off)
+{
+	volatile uint64_t at = off;
+	struct guard g;
+
+	*ret_off = end;
+	if (!guard_begin(&g)) {
+		*ret_off = align_down(at + SCAN_SKIP, SCAN_SKIP);
+		return EMDB_ERR_IO;
+	}
+	*ret_st = scan(s, end, whole, ret, &at);
+	guard_end(&g);
+	if (*ret_st == FRAME_OK)
+		*ret_off = at;
+	return EMDB_OK;
+}
+
+static EMDB_NOINLINE uint64_t last_byte(const struct segment *s, uint64_t off,
+					volatile uint64_t *at)
+{
+	for (uint64_t end = *at; end > off; end--) {
+		*at = end;
+		/* Words while they are whole and aligned. */
+		while (end % 8 == 0 && end >= off + 8 && get_u64(s->map + end - 8) == 0) {
+			end -= 8;
+			*at = end;
+		}
+		if (end == off || s->map[end - 1])
+			return end;
+	}
+	return off;
+}
+
+uint64_t segment_last_byte(const struct segment *s, uint64_t off, uint64_t end)
+{
+	volatile uint64_t at = end;
+	struct guard g;
+	uint64_t n;
+
+	if (!guard_begin(&g))
+		return at;
+	n = last_byte(s, off, &at);
+	guard_end(&g);
+	return n;
+}
+
+static inline bool seen(const struct segment *s, uint64_t off)
+{
+	const uint64_t bit = off / 8;
+
+	/* Relaxed: who finds the frame sees its bytes; the bit only saves work. */
+	return atomic_load_explicit(&s->seen[bit / 64], memory_order_relaxed) >> (bit % 64) & 1;
+}
+
+static void see(struct segment *s, uint64_t off)
+{
+	const uint64_t bit = off / 8;
+
+	atomic_fetch_or_explicit(&s->seen[bit / 64], UINT64_C(1) << (bit % 64),
+				 memory_order_relaxed);
+}
+
+static inline bool must_check(const struct segment *s, uint64_t off, enum emdb_verify verify)
+{
+	return verify == EMDB_VERIFY_FIRST ? !seen(s, off) : verify == EMDB_VERIFY_ALWAYS;
+}
+
+/* The frame at off, verified as the policy says. */
+static inline bool frame_at(struct segment *s, uint64_t off, uint64_t end, enum emdb_verify verify,
+			    struct frame *ret)
+{
+	const bool check = must_check(s, off, verify);
+
+	if (fmt_frame_parse(s->map + off, end - off, s->base + off, check, ret) != FRAME_OK)
+		return false;
+	if (check)
+		see(s, off);
+	return true;
+}
+
+/* The batch frame that the record at off lies in, `back` bytes before it. */
+static bool batch_at(struct segment *s, uint64_t off, uint32_t back, uint64_t end,
+		     enum emdb_verify verify, struct frame *ret)
+{
+	if (back < FMT_BATCH_HEADER || back > off - FMT_SEG_HEADER)
+		return false;
+	if (!frame_at(s, off - back, end, verify, ret) || ret->kind != FRAME_BATCH ||
+	    ret->len < back + FMT_BATCH_PREFIX)
+		return false;
+	if (verify == EMDB_VERIFY_FIRST)
+		see(s, off);
+	return true;
+}
+
+static inline bool rec_at(struct segment *s, uint64_t off, uint64_t end, enum emdb_verify verify,
+			  struct rec *ret)
+{
+	struct frame f;
+
+	return frame_at(s, off, end, verify, &f) && f.kind < FRAME_BATCH && fmt_frame_rec(&f, ret);
+}
+
+static bool batch_rec_at(struct segment *s, uint64_t off, uint64_t end, enum emdb_verify verify,
+			 struct rec *ret)
+{
+	struct frame f;
+	uint32_t back;
+
+	if (!fmt_batch_rec_at(s->map + off, end - off, ret, &back))
+		return false;
+	/* A record that was verified with its frame needs no look at the frame again. */
+	return !must_check(s, off, verify) || batch_at(s, off, back, end, verify, &f);
+}
+
+static inline bool off_ok(uint64_t off, uint64_t end)
+{
+	return off >= FMT_SEG_HEADER && off < end;
+}
+
+emdb_err segment_rec(struct segment *s, uint64_t ref, enum emdb_verify verify, struct rec *ret)
+{
+	const uint64_t end = segment_len(s);
+	const uint64_t off = ref_lsn(ref) & (segment_bytes(s) - 1);
+	struct guard g;
+	bool ok;
+
+	if (unlikely(!off_ok(off, end)))
+		return EMDB_ERR_CORRUPT;
+	if (!guard_begin(&g))
+		return EMDB_ERR_IO;
+	ok = unlikely(ref & REF_BATCH) ? batch_rec_at(s, off, end, verify, ret)
+				       : rec_at(s, off, end, verify, ret);
+	guard_end(&g);
+	return ok ? EMDB_OK : EMDB_ERR_CORRUPT;
+}
+
+emdb_err segment_frame_of(struct segment *s, uint64_t ref, enum emdb_verify verify,
+			  struct frame *ret)
+{
+	const uint64_t end = segment_len(s);
+	const uint64_t off = ref_lsn(ref) & (segment_bytes(s) - 1);
+	struct guard g;
+	struct rec rec;
+	uint32_t back;
+	bool ok;
+
+	if (!off_ok(off, end))
+		return EMDB_ERR_CORRUPT;
+	if (!guard_begin(&g))
+		return EMDB_ERR_IO;
+	if (ref & REF_BATCH)
+		ok = fmt_batch_rec_at(s->map + off, end - off, &rec, &back) &&
+		     batch_at(s, off, back, end, verify, ret);
+	else
+		ok = frame_at(s, off, end, verify, ret);
+	guard_end(&g);
+	return ok ? EMDB_OK : EMDB_ERR_CORRUPT;
+}

@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * segment_i: the inside of a segment, for segment.c, the journal and tests.
+ *
+ * States. SPARE -> ACTIVE (first frame may be reserved) -> ROLLED (its SEAL frame has been reserved)
+ * -> SEALED (the manifest says so, nothing is ever written again). Recovered ones go from ROLLED,
+ * meaning "no more frames", to SEALED.
+ */
+#ifndef EMDB_SEGMENT_I_H
+#define EMDB_SEGMENT_I_H
+
+#include "core/segment.h"
+
+enum segment_state { SEGMENT_SPARE, SEGMENT_ACTIVE, SEGMENT_ROLLED, SEGMENT_SEALED };
+
+struct segment {
+	struct epoch_node node;
+	struct emdb_io *io; /* immutable */
+	uint64_t id;        /* immutable */
+	uint64_t base;      /* LSN of its first byte; immutable */
+	uint32_t shift;     /* immutable */
+	bool own;           /* written by this open; immutable */
+	const uint8_t *map; /* 1 << shift bytes; immutable */
+	_Atomic(uint64_t)
+		*seen;       /* bit per 8 bytes: a frame or batch record here checked out; atomic */
+	uint8_t boot_id[16]; /* of the writer; immutable */
+	uint8_t salt[32];    /* immutable */
+	int fd;              /* -1 once sealed; then nobody writes or syncs any more */
+	_Atomic(uint64_t) size; /* of the file; atomic */
+	_Atomic(uint64_t)
+		len; /* frames end at or before here; while active: the capacity; atomic */
+	_Atomic(int64_t) live;   /* atomic */
+	_Atomic(uint32_t) refs;  /* atomic */
+	_Atomic(uint32_t) state; /* enum segment_state; changed under the journal's segment lock */
+};
+
+/* What every segment of a journal shares. */
+struct segment_env {
+	struct emdb_io *io;
+	int dirfd; /* STORE/journal */
+	uint32_t shift;
+	uint8_t uuid[16];
+	uint8_t boot_id[16]; /* zeros: unknown */
+};
+
+#define SEGMENT_NAME_SIZE 24
+void segment_name(uint64_t id, char buf[static SEGMENT_NAME_SIZE]);
+/* True for a name that segment_name() makes; *ret_id is set. */
+bool segment_name_parse(const char *name, uint64_t *ret_id);
+
+/*
+ * A new file, preallocated, with its header and its name on stable storage, mapped; state SPARE.
+ * A file in its way is debris and goes. On failure nothing stays. NO_SPACE, IO, NOMEM,
+ * TOO_MANY_FILES, PERM, READ_ONLY.
+ */
+EMDB_CHECKED emdb_err segment_create(const struct segment_env *env, uint64_t id,
+				     struct segment **ret);
+
+/*
+ * Opens an existing one; writable keeps a descriptor for syncing. The state is ROLLED, len is the
+ * header's size: the journal sets both. DAMAGED: missing, foreign or not a segment, *ret_why then
+ * says so; with `salvage` a header that does not check out is let pass. Otherwise IO, NOMEM,
+ * TOO_MANY_FILES, PERM.
+ */
+EMDB_CHECKED emdb_err segment_open(const struct segment_env *env, uint64_t id, bool writable,
+				   bool salvage, struct segment **ret, const char **ret_why);
+
+/* Cuts what was preallocated and not written, and closes. Errors do not matter: only room is lost. */
+void segment_trim(struct segment *s);
+
+/*
+ * Parses the frame at off, of which nothing reaches beyond end. IO: the disk did not deliver; else
+ * *ret_st says what is there, *ret is set for FRAME_OK.
+ */
+EMDB_CHECKED emdb_err segment_parse(const struct segment *s, uint64_t off, uint64_t end,
+				    bool check_crc, enum frame_status *ret_st, struct frame *ret);
+
+/*
+ * The first good frame at or after off, CRC checked. *ret_st is FRAME_OK or, when there is none
+ * before end, FRAME_END. IO: a page could not be read; *ret_off is then where to go on. With `whole`
+ * the bytes are what a process wrote, though perhaps not to its end: what follows a good header is
+ * then never taken for frames of its own, so that a stored value cannot pretend to be one.
+ */
+EMDB_CHECKED emdb_err segment_scan(const struct segment *s, uint64_t off, uint64_t end, bool whole,
+				   enum frame_status *ret_st, struct frame *ret, uint64_t *ret_off);
+
+/* One past the last byte that is not zero in off..end-1; off when all are. Unreadable counts as not zero. */
+uint64_t segment_last_byte(const struct segment *s, uint64_t off, uint64_t end);
+
+/* The record of ref, which lies in s. CORRUPT or IO. */
+EMDB_CHECKED emdb_err segment_rec(struct segment *s, uint64_t ref, enum emdb_verify verify,
+				  struct rec *ret);
+/* The frame that holds it. */
+EMDB_CHECKED emdb_err segment_frame_of(struct segment *s, uint64_t ref, enum emdb_verify verify,
+				       struct frame *ret);
+
+static inline uint64_t segment_bytes(const struct segment *s)
+{
+	return UINT64_C(1) << s->shift;
+}
+
+static inline uint64_t segment_len(const struct segment *s)
+{
+	return atomic_load_explicit(&s->len, memory_order_acquire);
+}
+
+static inline enum segment_state segment_state(const struct segment *s)
+{
+	return (enum segment_state)atomic_load_explicit(&s->state, memory_order_acquire);
+}
+
+#endif
