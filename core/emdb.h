@@ -553,7 +553,8 @@ EMDB_API EMDB_CHECKED emdb_err emdb_node_copy_range(emdb_db *db, uint64_t from,
  * Calls fn for the entries of a namespace from position pos on (0: the
  * start).  Positions are stable while entries come and go, and remounts.
  * fn returns false to refuse an entry and stop; next_pos continues after
- * the entry.  attr is NULL for an entry whose record is damaged.  With
+ * the entry.  attr is NULL for an entry whose record is damaged; the key is
+ * then a remark in brackets that says where.  With
  * EMDB_READDIR_REF every entry taken holds a reference.  fn must not block
  * nor call the library.
  */

@@ -97,8 +97,8 @@
  *   CLONE  object ID has in LEN at OFF the EXTENTS and holes between
  *   DROP   entry NS/KEY, namespace ID, is gone with everything in it
  *   CLEAR  everything in namespace ID is gone
- *   MOVE   the data of the record ORIGIN, for what object ID mapped of it in
- *          LEN at OFF, is VALUE from now on
+ *   MOVE   the data of the record ORIGIN from its byte SIZE on (0 when absent),
+ *          for what object ID mapped of it in LEN at OFF, is VALUE from now on
  *
  * STORE/manifest, replaced atomically:
  *     0    8  "EMDBMANI"

@@ -652,9 +652,15 @@ struct emdb_io *emdb_io_posix_new(void)
 	return &p->io;
 }
 
+void emdb_io_ref(struct emdb_io *io)
+{
+	atomic_fetch_add_explicit(&io->extra, 1, memory_order_relaxed);
+}
+
 void emdb_io_free(struct emdb_io *io)
 {
-	if (io)
+	/* Release and acquire: what any owner did comes before the free. */
+	if (io && atomic_fetch_sub_explicit(&io->extra, 1, memory_order_acq_rel) == 0)
 		io->ops->free(io);
 }
 

@@ -26,6 +26,7 @@
 #define EMDB_IO_H
 
 #include <fcntl.h>
+#include <stdatomic.h>
 #include <sys/types.h>
 #include <sys/uio.h>
 
@@ -124,6 +125,7 @@ struct emdb_io_ops {
 struct emdb_io {
 	const struct emdb_io_ops *ops; /* immutable */
 	void *ctx;                     /* the backend's own */
+	_Atomic(uint32_t) extra;       /* references besides the creator's; atomic */
 };
 
 /* ---- Backends ---- */
@@ -132,8 +134,13 @@ struct emdb_io {
 struct emdb_io *emdb_io_posix_new(void) EMDB_MUST_CHECK;
 struct emdb_io *emdb_io_mem_new(void) EMDB_MUST_CHECK;
 
-/* Takes NULL. A fault backend does not free what it wraps. */
+/*
+ * Gives back one reference; the creator has the first, emdb_io_ref adds one, for what outlives the
+ * creator (a mapping that somebody still reads). Takes NULL. A fault backend does not free what it
+ * wraps.
+ */
 void emdb_io_free(struct emdb_io *io);
+void emdb_io_ref(struct emdb_io *io);
 
 /* ---- Files ---- */
 

@@ -1,0 +1,708 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Opening and closing a store: superblock, lock, recovery, threads; statistics. */
+#include "core/store.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <sys/file.h>
+#include <unistd.h>
+
+#include "core/manifest.h"
+
+#define SUPER_NAME    "superblock"
+#define LOCK_NAME     "lock"
+#define JOURNAL_NAME  "journal"
+#define MANIFEST_NAME "manifest"
+#define LOCK_BODY_MAX 1024u
+
+/* ---- Saying what went wrong -------------------------------------------------- */
+
+static void EMDB_PRINTF(2, 3) explain(struct emdb_detail *d, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!d)
+		return;
+	va_start(ap, fmt);
+	(void)vsnprintf(d->text, sizeof(d->text), fmt, ap);
+	va_end(ap);
+}
+
+/* ---- The lock ------------------------------------------------------------------ */
+
+/* key=value lines, so that people and scripts can read it too. */
+static emdb_err lock_write_body(emdb_db *db)
+{
+	char body[LOCK_BODY_MAX];
+	struct io_host host;
+	int n, ret;
+
+	ret = io_host(db->io, &host);
+	if (ret)
+		return err_of_io(ret);
+	n = snprintf(body, sizeof(body),
+		     "pid=%" PRIu64 "\nstart=%" PRIu64 "\nboot=%s\nhost=%s\nsince_ms=%" PRId64
+		     "\nversion=%s\n",
+		     host.pid, host.start_ticks, host.boot_id, host.hostname,
+		     (int64_t)(io_clock_real_ns(db->io) / 1000000), EMDB_VERSION_STRING);
+	ret = io_ftruncate(db->io, db->lockfd, 0);
+	if (!ret)
+		ret = io_pwrite_full(db->io, db->lockfd, body, (size_t)n, 0);
+	return err_of_io(ret);
+}
+
+/* The value of `name` in the lock's body; false: not there. */
+static bool body_field(const char *body, const char *name, char *out, size_t size)
+{
+	const size_t n = strlen(name);
+
+	for (const char *p = body; p && *p; p = strchr(p, '\n') ? strchr(p, '\n') + 1 : NULL) {
+		size_t len;
+
+		if (strncmp(p, name, n) != 0 || p[n] != '=')
+			continue;
+		len = strcspn(p + n + 1, "\n");
+		if (len >= size)
+			return false;
+		memcpy(out, p + n + 1, len);
+		out[len] = 0;
+		return true;
+	}
+	return false;
+}
+
+static void lock_parse(const char *body, struct emdb_lock_info *info)
+{
+	char number[32];
+
+	if (body_field(body, "pid", number, sizeof(number)))
+		info->pid = strtoll(number, NULL, 10);
+	if (body_field(body, "since_ms", number, sizeof(number)))
+		info->since_ms = strtoll(number, NULL, 10);
+	(void)body_field(body, "host", info->host, sizeof(info->host));
+	(void)body_field(body, "boot", info->boot_id, sizeof(info->boot_id));
+	(void)body_field(body, "version", info->version, sizeof(info->version));
+}
+
+static emdb_err lock_read(struct emdb_io *io, int dirfd, struct emdb_lock_info *info)
+{
+	struct buf body = BUF_INIT;
+	int ret;
+
+	ret = io_read_file(io, dirfd, LOCK_NAME, LOCK_BODY_MAX, &body);
+	if (ret == -ENOENT)
+		ret = 0;
+	if (!ret && buf_append_zero(&body, 1))
+		ret = -ENOMEM;
+	if (!ret && body.len > 1)
+		lock_parse((const char *)body.data, info);
+	buf_release(&body);
+	return err_of_io(ret);
+}
+
+static emdb_err lock_take(emdb_db *db, bool shared, struct emdb_detail *detail)
+{
+	struct emdb_lock_info info = { .pid = 0 };
+	int ret;
+
+	ret = io_openat(db->io, db->dirfd, LOCK_NAME, O_RDWR | O_CREAT | O_NOFOLLOW, 0600,
+			&db->lockfd);
+	if (shared && (ret == -EROFS || ret == -EACCES))
+		ret = io_openat(db->io, db->dirfd, LOCK_NAME, O_RDONLY | O_NOFOLLOW, 0,
+				&db->lockfd);
+	if (shared && ret == -ENOENT)
+		return EMDB_OK; /* read-only media without a lock file: nobody can write */
+	if (ret) {
+		explain(detail, "%s: %s", LOCK_NAME, strerror(-ret));
+		return err_of_io(ret);
+	}
+	ret = io_flock(db->io, db->lockfd, !shared, true);
+	if (ret == -EWOULDBLOCK) {
+		(void)!lock_read(db->io, db->dirfd, &info);
+		explain(detail, "held by process %" PRId64 " on %s", info.pid,
+			info.host[0] ? info.host : "an unknown host");
+		return EMDB_ERR_LOCKED;
+	}
+	if (ret)
+		return err_of_io(ret);
+	return shared ? EMDB_OK : lock_write_body(db);
+}
+
+/* ---- Creating --------------------------------------------------------------------- */
+
+struct listing {
+	bool other; /* something that is not ours */
+	char name[IO_NAME_MAX + 1];
+};
+
+/* What an interrupted creation can have left: the superblock comes last. */
+static int list_one(void *arg, const char *name)
+{
+	static const char *const ours[] = { LOCK_NAME,      JOURNAL_NAME,     MANIFEST_NAME,
+					    "manifest.tmp", "superblock.tmp", "control.sock" };
+	struct listing *const l = arg;
+
+	for (size_t i = 0; i < ARRAY_SIZE(ours); i++)
+		if (strcmp(name, ours[i]) == 0)
+			return 0;
+	l->other = true;
+	(void)snprintf(l->name, sizeof(l->name), "%s", name);
+	return 0;
+}
+
+static emdb_err create_super(emdb_db *db, const struct emdb_options *o)
+{
+	const uint64_t bytes = o->segment_bytes ? o->segment_bytes : EMDB_SEGMENT_DEFAULT;
+	int ret;
+
+	if (!is_pow2(bytes) || bytes < EMDB_SEGMENT_MIN || bytes > EMDB_SEGMENT_MAX) {
+		explain(o->detail, "segment size: a power of two from %u to %u bytes",
+			EMDB_SEGMENT_MIN, EMDB_SEGMENT_MAX);
+		return EMDB_ERR_INVAL;
+	}
+	memset(&db->sb, 0, sizeof(db->sb));
+	db->sb.version = FMT_VERSION;
+	db->sb.segment_shift = (uint32_t)__builtin_ctzll(bytes);
+	db->sb.uid = geteuid();
+	db->sb.gid = getegid();
+	db->sb.created_ns = (int64_t)io_clock_real_ns(db->io);
+	ret = io_random(db->io, db->sb.uuid, sizeof(db->sb.uuid));
+	if (!ret)
+		ret = io_random(db->io, db->sb.hash_seed, sizeof(db->sb.hash_seed));
+	return err_of_io(ret);
+}
+
+/* The commit point of a creation: with the superblock there is a store. */
+static emdb_err write_super(emdb_db *db)
+{
+	uint8_t buf[FMT_SUPER_SIZE];
+
+	fmt_super_encode(&db->sb, buf);
+	return err_of_io(io_replace_durably(db->io, db->dirfd, SUPER_NAME, buf, sizeof(buf)));
+}
+
+static int unlink_one(void *arg, const char *name)
+{
+	const struct emdb_db *const db = ((void **)arg)[0];
+	const int fd = *(const int *)((void **)arg)[1];
+
+	return io_unlinkat(db->io, fd, name, 0);
+}
+
+static emdb_err remove_journal(emdb_db *db)
+{
+	int fd, ret;
+	void *arg[2] = { db, &fd };
+
+	ret = io_unlinkat(db->io, db->dirfd, MANIFEST_NAME, 0);
+	if (ret && ret != -ENOENT)
+		return err_of_io(ret);
+	ret = io_openat(db->io, db->dirfd, JOURNAL_NAME, O_RDONLY | O_DIRECTORY, 0, &fd);
+	if (ret)
+		return ret == -ENOENT ? EMDB_OK : err_of_io(ret);
+	ret = io_list(db->io, fd, unlink_one, arg);
+	(void)io_close(db->io, fd);
+	return err_of_io(ret);
+}
+
+/* ---- Finding the store ---------------------------------------------------------------- */
+
+static emdb_err open_dir(emdb_db *db, const char *path, const struct emdb_options *o)
+{
+	int ret;
+
+	ret = io_openat(db->io, AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0, &db->dirfd);
+	if (ret == -ENOENT && o->flags & EMDB_OPEN_CREATE) {
+		ret = io_mkdirat(db->io, AT_FDCWD, path, 0700);
+		if (ret && ret != -EEXIST) {
+			explain(o->detail, "cannot create %s: %s", path, strerror(-ret));
+			return ret == -ENOENT ? EMDB_ERR_NO_STORE : err_of_io(ret);
+		}
+		ret = io_openat(db->io, AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0, &db->dirfd);
+	}
+	if (!ret)
+		return EMDB_OK;
+	explain(o->detail, "%s: %s", path, strerror(-ret));
+	if (ret == -ENOENT)
+		return EMDB_ERR_NO_STORE;
+	return ret == -ENOTDIR ? EMDB_ERR_NOT_STORE : err_of_io(ret);
+}
+
+/* Reads the superblock; *ret_new says that there is none and one may be made. */
+static emdb_err read_super(emdb_db *db, const char *path, const struct emdb_options *o,
+			   bool *ret_new)
+{
+	struct listing l = { .other = false };
+	struct buf buf = BUF_INIT;
+	emdb_err err;
+	int ret;
+
+	*ret_new = false;
+	ret = io_read_file(db->io, db->dirfd, SUPER_NAME, FMT_SUPER_SIZE + 1, &buf);
+	if (ret == -ENOENT) {
+		ret = io_list(db->io, db->dirfd, list_one, &l);
+		if (ret)
+			return err_of_io(ret);
+		if (l.other) {
+			explain(o->detail, "%s is not a store: it has no superblock, but holds %s",
+				path, l.name);
+			return EMDB_ERR_NOT_STORE;
+		}
+		if (!(o->flags & EMDB_OPEN_CREATE) || o->flags & EMDB_OPEN_READ_ONLY) {
+			explain(o->detail, "%s: no superblock", path);
+			return EMDB_ERR_NO_STORE;
+		}
+		*ret_new = true;
+		return EMDB_OK;
+	}
+	if (ret == -EFBIG)
+		err = EMDB_ERR_NOT_STORE;
+	else
+		err = ret ? err_of_io(ret) : fmt_super_decode(buf.data, buf.len, &db->sb);
+	buf_release(&buf);
+	if (err)
+		explain(o->detail, "%s/%s: %s", path, SUPER_NAME, emdb_strerror(err));
+	if (!err && o->flags & EMDB_OPEN_EXCLUSIVE) {
+		explain(o->detail, "%s is a store already", path);
+		return EMDB_ERR_EXISTS;
+	}
+	return err;
+}
+
+/* ---- The parts in memory ---------------------------------------------------------------- */
+
+static emdb_err parts_init(emdb_db *db)
+{
+	int ret;
+
+	rwlock_init(&db->structure, LOCK_STRUCTURE);
+	for (size_t i = 0; i < STORE_STRIPES; i++)
+		mutex_init(&db->stripes[i], LOCK_STRIPE);
+	mutex_init(&db->ttl_lock, LOCK_TTL);
+	mutex_init(&db->sweep_lock, LOCK_LEAF);
+	cond_init(&db->sweep_cond);
+	ttl_heap_init(&db->ttl);
+	ret = epoch_init(&db->epoch);
+	if (!ret)
+		ret = objtab_init(db);
+	if (ret)
+		return EMDB_ERR_NOMEM;
+	hidx_init(&db->nstab, &db->epoch);
+	hidx_init(&db->shared, &db->epoch);
+	db->zeros = base_calloc(1, FMT_EXTENT_MAX);
+	return db->zeros ? EMDB_OK : EMDB_ERR_NOMEM;
+}
+
+static emdb_err root_init(emdb_db *db)
+{
+	emdb_err err;
+
+	hash_seed_init(&db->seed, db->sb.hash_seed);
+	err = ns_new(db, EMDB_ROOT, &db->root);
+	if (err)
+		return err;
+	atomic_store(&db->root->attached, true);
+	atomic_store(&db->root->parent, EMDB_ROOT);
+	atomic_store(&db->root->uid, db->sb.uid);
+	atomic_store(&db->root->gid, db->sb.gid);
+	atomic_store(&db->root->mtime, db->sb.created_ns);
+	atomic_store(&db->root->ctime, db->sb.created_ns);
+	atomic_store(&db->root->atime, db->sb.created_ns);
+	atomic_store(&db->root->btime, db->sb.created_ns);
+	return EMDB_OK;
+}
+
+/* Takes what is half built. */
+static void db_free(emdb_db *db)
+{
+	if (!db)
+		return;
+	(void)journal_close(db->j);
+	if (db->epoch.slots) {
+		ns_free_all(db);
+		hidx_release(&db->nstab);
+		hidx_release(&db->shared);
+		objtab_release(db);
+		epoch_drain(&db->epoch);
+		epoch_release(&db->epoch);
+	}
+	ttl_heap_release(&db->ttl);
+	base_free((void *)(uintptr_t)db->zeros);
+	if (db->io) {
+		(void)io_close(db->io, db->lockfd);
+		(void)io_close(db->io, db->dirfd);
+		emdb_io_free(db->io);
+	}
+	base_free(db);
+}
+
+/* ---- Opening --------------------------------------------------------------------------------- */
+
+static emdb_err replay_one(void *ctx, struct segment *seg, const struct frame *f)
+{
+	emdb_db *const db = ctx;
+	struct apply a = APPLY_INIT(db, true);
+	const unsigned int pin = epoch_pin(&db->epoch);
+	const emdb_err err = apply_frame(&a, f);
+
+	(void)seg;
+	epoch_unpin(&db->epoch, pin);
+	return err;
+}
+
+static emdb_err recover(emdb_db *db, const struct emdb_options *o, bool create)
+{
+	struct journal_config cfg = {
+		.io = db->io,
+		.epoch = &db->epoch,
+		.dirfd = db->dirfd,
+		.segment_shift = db->sb.segment_shift,
+		.read_only = db->read_only,
+		.salvage = o->flags & EMDB_OPEN_SALVAGE && db->read_only,
+		.create = create,
+		.verify = o->verify,
+		.flush = o->flush,
+		.group_window_us = o->group_window_us ? o->group_window_us : 500,
+		.commit_interval_s = o->commit_interval_s == 0  ? 5
+				     : o->commit_interval_s < 0 ? 0
+								: o->commit_interval_s,
+		.detail = o->detail,
+		.log = o->log,
+		.log_ctx = o->log_ctx,
+	};
+	struct journal_end end = { .lsn = 0 };
+	emdb_err err;
+
+	memcpy(cfg.uuid, db->sb.uuid, sizeof(cfg.uuid));
+	err = journal_open(&cfg, &db->j);
+	if (!err)
+		err = journal_replay(db->j, 0, replay_one, db, &end);
+	if (!err)
+		err = apply_finish(db);
+	if (!err && !db->read_only)
+		err = journal_start(db->j);
+	db->replayed = end.frames;
+	db->torn_bytes = end.torn_bytes;
+	db->damaged = end.damages != 0;
+	return err;
+}
+
+static void take_options(emdb_db *db, const struct emdb_options *o)
+{
+	db->read_only = o->flags & EMDB_OPEN_READ_ONLY;
+	db->flush = o->flush;
+	db->default_ttl_ms = o->default_ttl_ms;
+	db->sweep_interval_ms = o->sweep_interval_ms;
+	db->on_expire = o->on_expire;
+	db->on_expire_ctx = o->on_expire_ctx;
+	db->log = o->log;
+	db->log_ctx = o->log_ctx;
+}
+
+static emdb_err check_options(const struct emdb_options *o)
+{
+	if (o->size != sizeof(*o) || o->default_ttl_ms < 0 || o->flush > EMDB_FLUSH_WRITE_THROUGH ||
+	    o->verify > EMDB_VERIFY_NEVER)
+		return EMDB_ERR_INVAL;
+	if (o->flags & EMDB_OPEN_ORDERED)
+		return EMDB_ERR_UNSUPPORTED;
+	return EMDB_OK;
+}
+
+/* path NULL: in memory. */
+static emdb_err open_in(emdb_db *db, const char *path, const struct emdb_options *o)
+{
+	uint64_t began = 0;
+	bool create = true;
+	emdb_err err;
+
+	db->dirfd = db->lockfd = -1;
+	err = parts_init(db);
+	if (err)
+		return err;
+	db->io = path ? emdb_io_posix_new() : emdb_io_mem_new();
+	if (!db->io)
+		return EMDB_ERR_NOMEM;
+	began = io_clock_mono_ns(db->io);
+	take_options(db, o);
+	if (path) {
+		err = open_dir(db, path, o);
+		if (!err)
+			err = read_super(db, path, o, &create);
+		if (!err)
+			err = lock_take(db, db->read_only, o->detail);
+		/* Somebody may have created it between the look and the lock. */
+		if (!err && create)
+			err = read_super(db, path, o, &create);
+		if (!err && create)
+			err = remove_journal(db);
+	} else {
+		db->memory = true;
+		err = err_of_io(
+			io_openat(db->io, AT_FDCWD, ".", O_RDONLY | O_DIRECTORY, 0, &db->dirfd));
+	}
+	if (!err && create)
+		err = create_super(db, o);
+	if (!err)
+		err = root_init(db);
+	if (!err)
+		err = recover(db, o, create);
+	if (!err && create)
+		err = write_super(db);
+	if (!err && expire_start(db))
+		err = EMDB_ERR_NOMEM;
+	db->open_us = (io_clock_mono_ns(db->io) - began) / 1000;
+	return err;
+}
+
+static emdb_err open_any(const char *path, const struct emdb_options *opts, emdb_db **ret_db)
+{
+	static const struct emdb_options defaults = { .size = sizeof(defaults) };
+	const struct emdb_options *const o = opts ? opts : &defaults;
+	emdb_db *db;
+	emdb_err err;
+
+	err = check_options(o);
+	if (err)
+		return err;
+	if (o->detail)
+		*o->detail = (struct emdb_detail){ .segment = UINT64_MAX };
+	if (guard_install())
+		return EMDB_ERR_IO;
+	db = base_calloc(1, sizeof(*db));
+	if (!db)
+		return EMDB_ERR_NOMEM;
+	err = open_in(db, path, o);
+	if (err) {
+		db_free(db);
+		return err;
+	}
+	*ret_db = db;
+	return EMDB_OK;
+}
+
+emdb_err emdb_open(const char *path, const struct emdb_options *opts, emdb_db **ret_db)
+{
+	if (!path || !*path)
+		return EMDB_ERR_INVAL;
+	return open_any(path, opts, ret_db);
+}
+
+emdb_err emdb_open_memory(const struct emdb_options *opts, emdb_db **ret_db)
+{
+	if (opts && opts->flags & EMDB_OPEN_READ_ONLY)
+		return EMDB_ERR_INVAL;
+	return open_any(NULL, opts, ret_db);
+}
+
+emdb_err emdb_close(emdb_db *db)
+{
+	emdb_err err;
+
+	if (!db)
+		return EMDB_OK;
+	expire_stop(db);
+	err = journal_close(db->j);
+	db->j = NULL;
+	/* An empty body says that the last holder left in good order. */
+	if (!err && !db->read_only && db->lockfd >= 0)
+		err = err_of_io(io_ftruncate(db->io, db->lockfd, 0));
+	db_free(db);
+	return err;
+}
+
+/* ---- Who has it open ------------------------------------------------------------------------- */
+
+/* Opens the directory of a store that must exist. */
+static emdb_err lock_probe(const char *path, struct emdb_io **ret_io, int *ret_dirfd)
+{
+	struct emdb_io *const io = emdb_io_posix_new();
+	struct io_stat st;
+	int ret;
+
+	if (!io)
+		return EMDB_ERR_NOMEM;
+	ret = io_openat(io, AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0, ret_dirfd);
+	if (ret) {
+		emdb_io_free(io);
+		return ret == -ENOTDIR  ? EMDB_ERR_NOT_STORE
+		       : ret == -ENOENT ? EMDB_ERR_NO_STORE
+					: err_of_io(ret);
+	}
+	ret = io_fstatat(io, *ret_dirfd, SUPER_NAME, &st);
+	if (ret) {
+		(void)io_close(io, *ret_dirfd);
+		emdb_io_free(io);
+		return ret == -ENOENT ? EMDB_ERR_NOT_STORE : err_of_io(ret);
+	}
+	*ret_io = io;
+	return EMDB_OK;
+}
+
+/* *ret_fd: the lock file, held when nobody else has it. */
+static emdb_err lock_try(struct emdb_io *io, int dirfd, int *ret_fd, bool *ret_taken)
+{
+	int ret;
+
+	*ret_fd = -1;
+	*ret_taken = false;
+	ret = io_openat(io, dirfd, LOCK_NAME, O_RDWR | O_NOFOLLOW, 0, ret_fd);
+	if (ret == -EACCES || ret == -EROFS)
+		ret = io_openat(io, dirfd, LOCK_NAME, O_RDONLY | O_NOFOLLOW, 0, ret_fd);
+	if (ret == -ENOENT) {
+		*ret_taken = true;
+		return EMDB_OK;
+	}
+	if (!ret) {
+		ret = io_flock(io, *ret_fd, true, true);
+		*ret_taken = ret == 0;
+		if (ret == -EWOULDBLOCK)
+			ret = 0;
+	}
+	return err_of_io(ret);
+}
+
+emdb_err emdb_lock_holder(const char *path, struct emdb_lock_info *ret_info)
+{
+	struct emdb_lock_info info;
+	struct emdb_io *io;
+	int dirfd, fd = -1;
+	bool taken;
+	emdb_err err;
+
+	err = lock_probe(path, &io, &dirfd);
+	if (err)
+		return err;
+	memset(&info, 0, sizeof(info));
+	err = lock_try(io, dirfd, &fd, &taken);
+	if (!err)
+		err = lock_read(io, dirfd, &info);
+	info.held = !taken;
+	info.stale = taken && info.pid != 0;
+	(void)io_close(io, fd);
+	(void)io_close(io, dirfd);
+	emdb_io_free(io);
+	if (!err)
+		*ret_info = info;
+	return err;
+}
+
+emdb_err emdb_break_lock(const char *path)
+{
+	struct emdb_io *io;
+	int dirfd, fd = -1;
+	bool taken;
+	emdb_err err;
+
+	err = lock_probe(path, &io, &dirfd);
+	if (err)
+		return err;
+	err = lock_try(io, dirfd, &fd, &taken);
+	if (!err && !taken)
+		err = EMDB_ERR_HOLDER_ALIVE;
+	if (!err && fd >= 0)
+		err = err_of_io(io_ftruncate(io, fd, 0));
+	(void)io_close(io, fd);
+	(void)io_close(io, dirfd);
+	emdb_io_free(io);
+	return err;
+}
+
+/* ---- Durability -------------------------------------------------------------------------------- */
+
+emdb_err emdb_flush(emdb_db *db)
+{
+	if (db->read_only)
+		return EMDB_OK;
+	return journal_sync(db->j);
+}
+
+void emdb_flush_async(emdb_db *db, void (*done)(void *ctx, emdb_err err), void *ctx)
+{
+	if (db->read_only)
+		done(ctx, EMDB_OK);
+	else
+		journal_sync_async(db->j, done, ctx);
+}
+
+/* ---- Statistics ---------------------------------------------------------------------------------- */
+
+static uint64_t index_memory(emdb_db *db)
+{
+	const unsigned int pin = epoch_pin(&db->epoch);
+	uint64_t n = hidx_memory(&db->nstab) + hidx_memory(&db->root->idx) + sizeof(struct ns);
+	struct hidx_slot slots[STORE_WALK];
+	uint64_t from = 0;
+	size_t got;
+
+	while ((got = hidx_walk_pinned(&db->nstab, from, 0, slots, STORE_WALK)) != 0) {
+		for (size_t i = 0; i < got; i++) {
+			const struct ns *const ns = (const struct ns *)(uintptr_t)slots[i].value;
+
+			n += sizeof(*ns) + hidx_memory(&ns->idx) - sizeof(ns->idx);
+		}
+		if (slots[got - 1].hash == UINT64_MAX)
+			break;
+		from = slots[got - 1].hash + 1;
+	}
+	epoch_unpin(&db->epoch, pin);
+	return n;
+}
+
+static void stats_of_journal(emdb_db *db, struct emdb_stats *s)
+{
+	struct journal_stats j;
+
+	journal_stats_get(db->j, &j);
+	s->segments = j.segments;
+	s->journal_bytes = j.written_bytes;
+	s->preallocated_bytes = j.preallocated_bytes;
+	s->live_bytes = j.live_bytes;
+	s->dead_bytes = j.written_bytes > j.live_bytes ? j.written_bytes - j.live_bytes : 0;
+	s->appends = j.appends;
+	s->flushes = j.flushes;
+	s->syncs = j.syncs;
+	memcpy(s->group_size, j.group_size, sizeof(s->group_size));
+	s->low_space = j.low_space;
+	s->tail_lsn = journal_tail(db->j);
+	s->durable_lsn = journal_durable(db->j);
+	s->failed = journal_failed(db->j) || atomic_load(&db->failed);
+}
+
+emdb_err emdb_stats_get(emdb_db *db, struct emdb_stats *ret_stats)
+{
+	struct emdb_stats s;
+	uint64_t objects_memory;
+	struct io_vfs vfs;
+
+	memset(&s, 0, sizeof(s));
+	stats_of_journal(db, &s);
+	s.records = atomic_load(&db->records);
+	s.namespaces = atomic_load(&db->namespaces);
+	objtab_counts(db, &s.objects, &s.known, &objects_memory);
+	mutex_lock(&db->ttl_lock);
+	s.expiring = db->ttl.count;
+	mutex_unlock(&db->ttl_lock);
+	s.segment_bytes = UINT64_C(1) << db->sb.segment_shift;
+	s.index_bytes = index_memory(db) + objects_memory;
+	s.expired = atomic_load(&db->expired);
+	s.replayed = db->replayed;
+	s.open_us = db->open_us;
+	s.torn_bytes = db->torn_bytes;
+	if (!db->memory && io_fstatvfs(db->io, db->dirfd, &vfs) == 0) {
+		s.fs_total_bytes = vfs.blocks * vfs.bsize;
+		s.fs_free_bytes = vfs.bfree * vfs.bsize;
+		s.fs_avail_bytes = vfs.bavail * vfs.bsize;
+	}
+	s.io_uring = io_uses_uring(db->io);
+	s.read_only = db->read_only;
+	s.damaged = db->damaged;
+	*ret_stats = s;
+	return EMDB_OK;
+}
+
+void emdb_uuid(emdb_db *db, uint8_t ret_uuid[16])
+{
+	memcpy(ret_uuid, db->sb.uuid, 16);
+}

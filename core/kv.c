@@ -1,0 +1,872 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/* Keys and values, namespaces and deadlines by name. */
+#include "core/store.h"
+
+/* What one operation on one key holds. */
+struct op {
+	emdb_db *db;
+	unsigned int pin;
+	bool exclusive;
+	struct mutex *stripe;
+	struct ns *ns;
+	uint64_t hash;
+	bool found;         /* the entry exists, expired or not */
+	bool live;          /* and has not expired */
+	struct entry entry; /* when found */
+};
+
+static void op_end(struct op *op)
+{
+	if (op->stripe)
+		mutex_unlock(op->stripe);
+	epoch_unpin(&op->db->epoch, op->pin);
+	if (op->exclusive)
+		rwlock_wrunlock(&op->db->structure);
+	else
+		rwlock_rdunlock(&op->db->structure);
+}
+
+/* Locks for a change of one key and looks at what is there. */
+static emdb_err op_begin(emdb_db *db, uint64_t ns, const void *key, size_t key_len, bool exclusive,
+			 struct op *op)
+{
+	int64_t expires;
+	emdb_err err;
+
+	if (key_len > EMDB_KEY_MAX)
+		return EMDB_ERR_KEY_TOO_LONG;
+	err = db_writable(db);
+	if (err)
+		return err;
+	memset(op, 0, sizeof(*op));
+	op->db = db;
+	op->exclusive = exclusive;
+	op->hash = entry_hash(db, ns, key, key_len);
+	if (exclusive) {
+		rwlock_wrlock(&db->structure);
+	} else {
+		rwlock_rdlock(&db->structure);
+		op->stripe = stripe_of(db, op->hash);
+		mutex_lock(op->stripe);
+	}
+	op->pin = epoch_pin(&db->epoch);
+	op->ns = ns_find_pinned(db, ns);
+	err = op->ns ? entry_find_pinned(db, op->ns, op->hash, key, key_len, true, &op->entry)
+		     : EMDB_ERR_NOT_FOUND;
+	if (!op->ns || (err && err != EMDB_ERR_NOT_FOUND)) {
+		op_end(op);
+		return err;
+	}
+	op->found = !err;
+	if (op->found) {
+		expires = op->entry.slot & (REF_EXPIRES | REF_SPECIAL)
+				  ? entry_expires_pinned(db, &op->entry)
+				  : 0;
+		op->live = !ttl_expired(expires, db_now_ms(db));
+	}
+	return EMDB_OK;
+}
+
+static emdb_err op_done(struct op *op, emdb_err err)
+{
+	emdb_db *const db = op->db;
+
+	op_end(op);
+	return err ? err : db_written(db);
+}
+
+/* ---- put ----------------------------------------------------------------------- */
+
+/* The PUT record of a value that fits one record; keeps the identity of what it replaces. */
+static emdb_err put_record(struct op *op, const void *key, size_t key_len, const void *value,
+			   size_t value_len, int64_t expires_ms, struct rec *r)
+{
+	int64_t expires;
+	emdb_err err;
+
+	memset(r, 0, sizeof(*r));
+	err = expiry_for(op->db, op->ns, expires_ms, &expires);
+	if (err)
+		return err;
+	if (op->live) {
+		rec_of_plain(&op->entry, db_now_ns(op->db), r);
+		r->mtime_ns = r->time_ns;
+	} else {
+		r->kind = REC_PUT;
+		r->mask = REC_F_NS | REC_F_KEY | REC_F_TIME | REC_F_VALUE;
+		r->ns = op->ns->id;
+		r->time_ns = db_now_ns(op->db);
+	}
+	r->key = key;
+	r->key_len = key_len;
+	r->value = value;
+	r->value_len = value_len;
+	r->expires_ms = expires;
+	r->mask &= ~REC_F_EXPIRES;
+	if (expires)
+		r->mask |= REC_F_EXPIRES;
+	return EMDB_OK;
+}
+
+static emdb_err put_plain(struct op *op, const void *key, size_t key_len, const void *value,
+			  size_t value_len, int64_t expires_ms)
+{
+	const struct iovec iov = { (void *)(uintptr_t)value, value_len };
+	struct rec r;
+	const emdb_err err = put_record(op, key, key_len, value, value_len, expires_ms, &r);
+
+	if (err)
+		return err;
+	return commit_rec(op->db, &r, &iov, value_len ? 1 : 0, 0, true,
+			  op->found ? &op->entry : NULL, NULL);
+}
+
+/*
+ * A value of many frames: its extents are written first, for an id that
+ * nothing names yet, then one batch gives that id its metadata and its name.
+ * A crash in between leaves bytes that nothing leads to.
+ */
+static emdb_err put_extents(struct op *op, uint64_t id, const uint8_t *value, size_t value_len,
+			    struct buf *extents, uint64_t *ret_count)
+{
+	uint64_t off = 0, count = 0;
+
+	while (off < value_len) {
+		const size_t n = min_size(value_len - off, FMT_EXTENT_MAX);
+		const struct iovec iov = { (void *)(uintptr_t)(value + off), n };
+		struct rec r = { .kind = REC_WRITE,
+				 .mask = REC_F_TIME | REC_F_VALUE | REC_F_ID | REC_F_SIZE |
+					 REC_F_OFF,
+				 .time_ns = db_now_ns(op->db),
+				 .id = id,
+				 .size = off + n,
+				 .off = off,
+				 .value_len = n };
+		uint8_t head[FMT_FIELDS_MAX], enc[FMT_EXTENT_BYTES_MAX];
+		struct rec_extent e = { off, n, 0, 0 };
+		struct iovec both[2] = { { head, 0 }, iov };
+		emdb_err err;
+
+		both[0].iov_len = fmt_rec_encode(&r, head, sizeof(head));
+		err = journal_append(op->db->j, REC_WRITE, both, 2, 0, &e.ref);
+		if (err)
+			return err;
+		if (buf_append(extents, enc, fmt_extent_encode(&e, off, enc)))
+			return EMDB_ERR_NOMEM;
+		off += n;
+		count++;
+	}
+	*ret_count = count;
+	return EMDB_OK;
+}
+
+/* structure held exclusively. */
+static emdb_err put_big(struct op *op, const void *key, size_t key_len, const void *value,
+			size_t value_len, int64_t expires_ms)
+{
+	emdb_db *const db = op->db;
+	struct batch b = BATCH_INIT;
+	struct buf extents = BUF_INIT;
+	struct emdb_attr attr;
+	struct rec inode, link;
+	uint64_t id = 0;
+	emdb_err err;
+
+	err = put_record(op, key, key_len, NULL, 0, expires_ms, &inode);
+	if (!err && op->live)
+		err = entry_attr_pinned(db, &op->entry, &attr);
+	if (err)
+		return err;
+	if (op->live)
+		id = op->entry.id;
+	else
+		err = reserve_id(db, &id);
+	if (!err)
+		err = put_extents(op, id, value, value_len, &extents, &inode.extent_count);
+	if (err)
+		goto out;
+	if (!op->live) {
+		rec_attr(db, &inode, 0, &attr);
+	}
+	link = (struct rec){ .kind = REC_LINK,
+			     .mask = REC_F_NS | REC_F_KEY | REC_F_TIME | REC_F_ID,
+			     .ns = op->ns->id,
+			     .key = key,
+			     .key_len = key_len,
+			     .time_ns = inode.time_ns,
+			     .id = id };
+	inode.kind = REC_INODE;
+	inode.mask &= REC_F_EXPIRES | REC_F_XATTRS | REC_F_RDEV;
+	inode.mask |= REC_F_TIME | REC_F_META | REC_F_TIMES | REC_F_ID | REC_F_SIZE | REC_F_EXTENTS;
+	inode.id = id;
+	inode.mode = attr.mode;
+	inode.uid = attr.uid;
+	inode.gid = attr.gid;
+	inode.size = value_len;
+	inode.mtime_ns = inode.time_ns;
+	inode.atime_ns = attr.atime_ns;
+	inode.btime_ns = attr.btime_ns;
+	inode.extents = extents.data;
+	inode.extents_len = extents.len;
+	inode.key_len = inode.value_len = 0;
+	err = batch_add(&b, &inode);
+	if (!err && !(op->found && op->entry.id == id && op->entry.rec.kind == REC_LINK))
+		err = batch_add(&b, &link);
+	if (!err)
+		err = batch_commit(db, &b, 0);
+out:
+	batch_release(&b);
+	buf_release(&extents);
+	return err;
+}
+
+emdb_err emdb_put(emdb_db *db, uint64_t ns, const void *key, size_t key_len, const void *value,
+		  size_t value_len, int64_t expires_ms)
+{
+	bool exclusive = value_len > FMT_EXTENT_MAX;
+	struct op op;
+	emdb_err err;
+
+	if (value_len > EMDB_VALUE_MAX)
+		return EMDB_ERR_VALUE_TOO_LARGE;
+	for (;;) {
+		err = op_begin(db, ns, key, key_len, exclusive, &op);
+		if (err)
+			return err;
+		if (op.live && op.entry.rec.kind == REC_NS)
+			return op_done(&op, EMDB_ERR_IS_NS);
+		if (op.live && op.entry.rec.kind == REC_LINK && !exclusive) {
+			/* A promoted object keeps its kind: other names may share it. */
+			op_end(&op);
+			exclusive = true;
+			continue;
+		}
+		if (value_len > FMT_EXTENT_MAX || (op.live && op.entry.rec.kind == REC_LINK))
+			err = put_big(&op, key, key_len, value, value_len, expires_ms);
+		else
+			err = put_plain(&op, key, key_len, value, value_len, expires_ms);
+		return op_done(&op, err);
+	}
+}
+
+/* ---- put_many --------------------------------------------------------------------- */
+
+static emdb_err many_add(emdb_db *db, struct ns *ns, const struct emdb_item *it, struct batch *b)
+{
+	struct op op = { .db = db, .ns = ns };
+	struct rec r;
+	emdb_err err;
+
+	if (it->key_len > EMDB_KEY_MAX)
+		return EMDB_ERR_KEY_TOO_LONG;
+	if (it->value_len > FMT_EXTENT_MAX)
+		return EMDB_ERR_VALUE_TOO_LARGE;
+	op.hash = entry_hash(db, ns->id, it->key, it->key_len);
+	err = entry_find_pinned(db, ns, op.hash, it->key, it->key_len, true, &op.entry);
+	if (err && err != EMDB_ERR_NOT_FOUND)
+		return err;
+	op.found = !err;
+	if (op.found && op.entry.rec.kind == REC_NS)
+		return EMDB_ERR_IS_NS;
+	op.live = op.found && !ttl_expired(entry_expires_pinned(db, &op.entry), db_now_ms(db));
+	if (it->remove) {
+		r = (struct rec){ .kind = REC_DEL,
+				  .mask = REC_F_NS | REC_F_KEY | REC_F_TIME,
+				  .ns = ns->id,
+				  .key = it->key,
+				  .key_len = it->key_len,
+				  .time_ns = db_now_ns(db) };
+		return batch_add(b, &r);
+	}
+	/* A promoted object is not rewritten in place: its name gets a new one. */
+	if (op.live && op.entry.rec.kind == REC_LINK)
+		op.live = false;
+	err = put_record(&op, it->key, it->key_len, it->value, it->value_len, it->expires_ms, &r);
+	return err ? err : batch_add(b, &r);
+}
+
+emdb_err emdb_put_many(emdb_db *db, uint64_t ns_id, const struct emdb_item *items, size_t n)
+{
+	struct batch b = BATCH_INIT;
+	unsigned int pin;
+	struct ns *ns;
+	emdb_err err = db_writable(db);
+
+	if (err)
+		return err;
+	rwlock_wrlock(&db->structure);
+	pin = epoch_pin(&db->epoch);
+	ns = ns_find_pinned(db, ns_id);
+	if (!ns)
+		err = EMDB_ERR_NOT_FOUND;
+	for (size_t i = 0; !err && i < n; i++)
+		err = many_add(db, ns, &items[i], &b);
+	if (!err)
+		err = batch_commit(db, &b, 0);
+	epoch_unpin(&db->epoch, pin);
+	rwlock_wrunlock(&db->structure);
+	batch_release(&b);
+	return err ? err : db_written(db);
+}
+
+/* ---- get ---------------------------------------------------------------------------- */
+
+static emdb_err find_value_pinned(emdb_db *db, uint64_t ns_id, const void *key, size_t key_len,
+				  struct entry *e)
+{
+	const struct ns *ns;
+
+	if (key_len > EMDB_KEY_MAX)
+		return EMDB_ERR_KEY_TOO_LONG;
+	ns = ns_find_pinned(db, ns_id);
+	if (!ns)
+		return EMDB_ERR_NOT_FOUND;
+	return entry_find_pinned(db, ns, entry_hash(db, ns_id, key, key_len), key, key_len, false,
+				 e);
+}
+
+/* The whole value of a big object, copied. */
+static emdb_err big_value(emdb_db *db, uint64_t id, void **ret_value, size_t *ret_len)
+{
+	for (;;) {
+		struct emdb_attr attr;
+		size_t got = 0;
+		uint8_t *p;
+		emdb_err err;
+
+		err = emdb_node_getattr(db, id, &attr);
+		if (err)
+			return err;
+		if (attr.size > SIZE_MAX / 2)
+			return EMDB_ERR_VALUE_TOO_LARGE;
+		p = base_malloc((size_t)attr.size + 1);
+		if (!p)
+			return EMDB_ERR_NOMEM;
+		/* One byte more than its size tells whether it grew meanwhile. */
+		err = emdb_node_read(db, id, 0, p, (size_t)attr.size + 1, &got);
+		if (err) {
+			base_free(p);
+			return err;
+		}
+		if (got > attr.size) {
+			base_free(p);
+			continue;
+		}
+		p[got] = 0;
+		*ret_value = p;
+		*ret_len = got;
+		return EMDB_OK;
+	}
+}
+
+static emdb_err entry_value(emdb_db *db, const struct entry *e, void **ret_value, size_t *ret_len)
+{
+	uint8_t *p;
+	emdb_err err;
+
+	if (e->rec.kind == REC_NS)
+		return EMDB_ERR_IS_NS;
+	if (e->rec.kind == REC_LINK)
+		return big_value(db, e->id, ret_value, ret_len);
+	p = base_malloc(e->rec.value_len + 1);
+	if (!p)
+		return EMDB_ERR_NOMEM;
+	err = copy_mapped(p, e->rec.value, e->rec.value_len);
+	if (err) {
+		base_free(p);
+		return err;
+	}
+	p[e->rec.value_len] = 0;
+	*ret_value = p;
+	*ret_len = e->rec.value_len;
+	return EMDB_OK;
+}
+
+emdb_err emdb_get(emdb_db *db, uint64_t ns, const void *key, size_t key_len, void **ret_value,
+		  size_t *ret_len)
+{
+	const unsigned int pin = epoch_pin(&db->epoch);
+	struct entry e;
+	emdb_err err;
+
+	err = find_value_pinned(db, ns, key, key_len, &e);
+	if (!err)
+		err = entry_value(db, &e, ret_value, ret_len);
+	epoch_unpin(&db->epoch, pin);
+	return err;
+}
+
+enum { REF_KIND_SEGMENT = 1, REF_KIND_COPY = 2 };
+
+emdb_err emdb_get_ref(emdb_db *db, uint64_t ns, const void *key, size_t key_len,
+		      struct emdb_ref *ret_ref)
+{
+	const unsigned int pin = epoch_pin(&db->epoch);
+	struct entry e;
+	void *copy;
+	size_t len;
+	emdb_err err;
+
+	err = find_value_pinned(db, ns, key, key_len, &e);
+	if (!err && e.rec.kind == REC_PUT) {
+		segment_ref(e.seg);
+		*ret_ref =
+			(struct emdb_ref){ e.rec.value, e.rec.value_len, e.seg, REF_KIND_SEGMENT };
+	} else if (!err) {
+		err = entry_value(db, &e, &copy, &len);
+		if (!err)
+			*ret_ref = (struct emdb_ref){ copy, len, copy, REF_KIND_COPY };
+	}
+	epoch_unpin(&db->epoch, pin);
+	return err;
+}
+
+void emdb_ref_release(struct emdb_ref *ref)
+{
+	if (!ref || !ref->owner_)
+		return;
+	if (ref->kind_ == REF_KIND_SEGMENT)
+		segment_unref(ref->owner_);
+	else
+		base_free(ref->owner_);
+	memset(ref, 0, sizeof(*ref));
+}
+
+emdb_err emdb_contains(emdb_db *db, uint64_t ns, const void *key, size_t key_len, bool *ret_found)
+{
+	const unsigned int pin = epoch_pin(&db->epoch);
+	struct entry e;
+	const emdb_err err = find_value_pinned(db, ns, key, key_len, &e);
+	const bool gone = err == EMDB_ERR_NOT_FOUND && !ns_find_pinned(db, ns);
+
+	epoch_unpin(&db->epoch, pin);
+	if (gone || (err && err != EMDB_ERR_NOT_FOUND))
+		return err;
+	*ret_found = !err && e.rec.kind != REC_NS;
+	return EMDB_OK;
+}
+
+emdb_err emdb_count(emdb_db *db, uint64_t ns_id, uint64_t *ret_count)
+{
+	unsigned int pin;
+	struct ns *ns;
+	emdb_err err;
+
+	/* What is due goes first, so that the number of slots is the answer. */
+	if (!db->read_only && !atomic_load_explicit(&db->failed, memory_order_relaxed)) {
+		uint64_t removed;
+
+		err = expire_step(db, UINT64_MAX, &removed);
+		if (err)
+			return err;
+	}
+	pin = epoch_pin(&db->epoch);
+	ns = ns_find_pinned(db, ns_id);
+	if (ns)
+		*ret_count = hidx_count(&ns->idx);
+	epoch_unpin(&db->epoch, pin);
+	return ns ? EMDB_OK : EMDB_ERR_NOT_FOUND;
+}
+
+/* ---- remove --------------------------------------------------------------------------- */
+
+static emdb_err remove_begin(emdb_db *db, uint64_t ns, const void *key, size_t key_len,
+			     struct op *op)
+{
+	emdb_err err;
+
+	err = op_begin(db, ns, key, key_len, false, op);
+	if (err)
+		return err;
+	if (op->live && op->entry.rec.kind == REC_LINK) {
+		op_end(op);
+		err = op_begin(db, ns, key, key_len, true, op);
+		if (err)
+			return err;
+	}
+	if (!op->live)
+		err = EMDB_ERR_NOT_FOUND;
+	else if (op->entry.rec.kind == REC_NS)
+		err = EMDB_ERR_IS_NS;
+	if (err)
+		op_end(op);
+	return err;
+}
+
+emdb_err emdb_remove(emdb_db *db, uint64_t ns, const void *key, size_t key_len, void **ret_value,
+		     size_t *ret_len)
+{
+	void *value = NULL;
+	size_t len = 0;
+	struct op op;
+	struct rec r;
+	emdb_err err;
+
+	err = remove_begin(db, ns, key, key_len, &op);
+	if (err)
+		return err;
+	if (ret_value)
+		err = entry_value(db, &op.entry, &value, &len);
+	if (!err) {
+		r = (struct rec){ .kind = REC_DEL,
+				  .mask = REC_F_NS | REC_F_KEY | REC_F_TIME,
+				  .ns = ns,
+				  .key = key,
+				  .key_len = key_len,
+				  .time_ns = db_now_ns(db) };
+		err = commit_rec(db, &r, NULL, 0, JOURNAL_RESERVE, true, &op.entry, NULL);
+	}
+	err = op_done(&op, err);
+	if (err) {
+		base_free(value);
+		return err;
+	}
+	if (ret_value) {
+		*ret_value = value;
+		if (ret_len)
+			*ret_len = len;
+	}
+	return EMDB_OK;
+}
+
+emdb_err emdb_clear(emdb_db *db, uint64_t ns_id)
+{
+	unsigned int pin;
+	emdb_err err = db_writable(db);
+
+	if (err)
+		return err;
+	rwlock_wrlock(&db->structure);
+	pin = epoch_pin(&db->epoch);
+	if (ns_find_pinned(db, ns_id)) {
+		struct rec r = { .kind = REC_CLEAR,
+				 .mask = REC_F_TIME | REC_F_ID,
+				 .time_ns = db_now_ns(db),
+				 .id = ns_id };
+
+		err = commit_rec(db, &r, NULL, 0, JOURNAL_RESERVE, true, NULL, NULL);
+	} else {
+		err = EMDB_ERR_NOT_FOUND;
+	}
+	epoch_unpin(&db->epoch, pin);
+	rwlock_wrunlock(&db->structure);
+	return err ? err : db_written(db);
+}
+
+/* ---- Namespaces ------------------------------------------------------------------------ */
+
+emdb_err emdb_ns_create(emdb_db *db, uint64_t parent, const void *name, size_t name_len,
+			uint64_t *ret_ns)
+{
+	const struct emdb_create what = { .mode = STORE_DIR_MODE,
+					  .uid = db->sb.uid,
+					  .gid = db->sb.gid };
+	struct emdb_attr attr;
+	emdb_err err;
+
+	err = emdb_node_create(db, parent, name, name_len, &what, &attr);
+	if (err)
+		return err;
+	emdb_node_forget(db, attr.id, 1);
+	*ret_ns = attr.id;
+	return EMDB_OK;
+}
+
+emdb_err emdb_ns_open(emdb_db *db, uint64_t parent, const void *name, size_t name_len,
+		      uint64_t *ret_ns)
+{
+	const unsigned int pin = epoch_pin(&db->epoch);
+	struct entry e;
+	emdb_err err;
+
+	err = find_value_pinned(db, parent, name, name_len, &e);
+	if (!err && e.rec.kind != REC_NS)
+		err = EMDB_ERR_NOT_NS;
+	if (!err)
+		*ret_ns = e.id;
+	epoch_unpin(&db->epoch, pin);
+	return err;
+}
+
+emdb_err emdb_ns_drop(emdb_db *db, uint64_t parent, const void *name, size_t name_len,
+		      bool recursive)
+{
+	struct op op;
+	struct rec r;
+	emdb_err err;
+
+	if (!recursive)
+		return emdb_node_rmdir(db, parent, name, name_len, NULL);
+	err = op_begin(db, parent, name, name_len, true, &op);
+	if (err)
+		return err;
+	if (!op.live)
+		return op_done(&op, EMDB_ERR_NOT_FOUND);
+	if (op.entry.rec.kind != REC_NS)
+		return op_done(&op, EMDB_ERR_NOT_NS);
+	r = (struct rec){ .kind = REC_DROP,
+			  .mask = REC_F_NS | REC_F_KEY | REC_F_TIME | REC_F_ID,
+			  .ns = parent,
+			  .key = name,
+			  .key_len = name_len,
+			  .time_ns = db_now_ns(db),
+			  .id = op.entry.id };
+	err = commit_rec(db, &r, NULL, 0, JOURNAL_RESERVE, true, &op.entry, NULL);
+	return op_done(&op, err);
+}
+
+/* ---- Time to live ------------------------------------------------------------------------ */
+
+emdb_err emdb_ttl_get(emdb_db *db, uint64_t ns, const void *key, size_t key_len,
+		      int64_t *ret_expires_ms)
+{
+	const unsigned int pin = epoch_pin(&db->epoch);
+	struct entry e;
+	emdb_err err;
+
+	err = find_value_pinned(db, ns, key, key_len, &e);
+	if (!err && e.rec.kind == REC_NS)
+		err = EMDB_ERR_IS_NS;
+	if (!err)
+		*ret_expires_ms = entry_expires_pinned(db, &e);
+	epoch_unpin(&db->epoch, pin);
+	return err;
+}
+
+emdb_err emdb_ttl_set(emdb_db *db, uint64_t ns, const void *key, size_t key_len, int64_t expires_ms)
+{
+	const struct emdb_attr set = { .expires_ms =
+					       expires_ms == EMDB_TTL_NEVER ? 0 : expires_ms };
+	struct emdb_attr attr;
+	emdb_err err;
+
+	if (expires_ms != EMDB_TTL_NEVER && expires_ms <= 0)
+		return EMDB_ERR_INVAL;
+	err = emdb_node_lookup(db, ns, key, key_len, &attr);
+	if (err)
+		return err;
+	if (S_ISDIR(attr.mode))
+		err = EMDB_ERR_IS_NS;
+	else
+		err = emdb_node_setattr(db, attr.id, &set, EMDB_SET_EXPIRES, &attr);
+	emdb_node_forget(db, attr.id, 1);
+	return err;
+}
+
+/* Commits the namespace's record with other defaults. */
+static emdb_err ns_set_ttl(emdb_db *db, uint64_t id, const int64_t *ttl, const uint8_t *basis)
+{
+	struct node n;
+	struct rec r;
+	emdb_err err = db_writable(db);
+
+	if (err)
+		return err;
+	err = node_lock(db, id, false, &n);
+	if (err)
+		return err;
+	if (!n.ns || atomic_load(&n.ns->dead)) {
+		err = n.ns ? EMDB_ERR_NOT_FOUND : EMDB_ERR_NOT_NS;
+	} else {
+		err = rec_of_ns(db, n.ns, db_now_ns(db), &r);
+		if (ttl)
+			r.ttl_default_ms = *ttl;
+		if (basis)
+			r.ttl_basis = *basis;
+		r.mask |= REC_F_TTLDEF;
+		if (!err)
+			err = commit_rec(db, &r, NULL, 0, 0, false, NULL, NULL);
+	}
+	node_unlock(&n);
+	return err ? err : db_written(db);
+}
+
+emdb_err emdb_ns_ttl_set(emdb_db *db, uint64_t ns, int64_t default_ms)
+{
+	if (default_ms < 0)
+		return EMDB_ERR_INVAL;
+	return ns_set_ttl(db, ns, &default_ms, NULL);
+}
+
+emdb_err emdb_ns_basis_set(emdb_db *db, uint64_t ns, enum emdb_ttl_basis basis)
+{
+	const uint8_t b = (uint8_t)basis;
+
+	if (basis != EMDB_BASIS_CREATE && basis != EMDB_BASIS_MODIFY)
+		return EMDB_ERR_INVAL;
+	return ns_set_ttl(db, ns, NULL, &b);
+}
+
+static emdb_err ns_ttl(emdb_db *db, uint64_t id, int64_t *ret_ttl, uint8_t *ret_basis)
+{
+	const unsigned int pin = epoch_pin(&db->epoch);
+	const struct ns *const ns = ns_find_pinned(db, id);
+
+	if (ns) {
+		*ret_ttl = atomic_load_explicit(&ns->ttl_default_ms, memory_order_relaxed);
+		*ret_basis = atomic_load_explicit(&ns->ttl_basis, memory_order_relaxed);
+	}
+	epoch_unpin(&db->epoch, pin);
+	return ns ? EMDB_OK : EMDB_ERR_NOT_FOUND;
+}
+
+emdb_err emdb_ns_ttl_get(emdb_db *db, uint64_t ns, int64_t *ret_default_ms)
+{
+	uint8_t basis;
+
+	return ns_ttl(db, ns, ret_default_ms, &basis);
+}
+
+emdb_err emdb_ns_basis_get(emdb_db *db, uint64_t ns, enum emdb_ttl_basis *ret_basis)
+{
+	uint8_t basis;
+	int64_t ttl;
+	const emdb_err err = ns_ttl(db, ns, &ttl, &basis);
+
+	if (!err)
+		*ret_basis = (enum emdb_ttl_basis)basis;
+	return err;
+}
+
+emdb_err emdb_sweep(emdb_db *db, uint64_t *ret_removed)
+{
+	const emdb_err err = db_writable(db);
+
+	return err ? err : expire_step(db, UINT64_MAX, ret_removed);
+}
+
+emdb_err emdb_ttl_parse(const char *s, size_t n, int64_t now_ms, int64_t current_ms,
+			int64_t *ret_expires_ms)
+{
+	int64_t expires;
+	const int ret = ttl_parse(s, n, now_ms, current_ms, &expires);
+
+	if (ret)
+		return ret == -ERANGE ? EMDB_ERR_OVERFLOW : EMDB_ERR_INVAL;
+	*ret_expires_ms = expires ? expires : EMDB_TTL_NEVER;
+	return EMDB_OK;
+}
+
+emdb_err emdb_duration_parse(const char *s, size_t n, int64_t *ret_ms)
+{
+	const int ret = ttl_parse_duration(s, n, ret_ms);
+
+	if (ret)
+		return ret == -ERANGE ? EMDB_ERR_OVERFLOW : EMDB_ERR_INVAL;
+	return EMDB_OK;
+}
+
+int64_t emdb_now_ms(emdb_db *db)
+{
+	return db_now_ms(db);
+}
+
+/* ---- Iteration ---------------------------------------------------------------------------- */
+
+struct emdb_iter {
+	emdb_db *db;
+	uint64_t ns, hash;
+	uint32_t tie;
+	unsigned int flags;
+	bool done;
+	struct hidx_slot slots[STORE_WALK];
+	size_t at, count;
+	struct buf key;
+	void *value;
+};
+
+emdb_err emdb_iter_new(emdb_db *db, uint64_t ns, unsigned int flags, emdb_iter **ret_iter)
+{
+	const unsigned int pin = epoch_pin(&db->epoch);
+	const bool there = ns_find_pinned(db, ns) != NULL;
+	emdb_iter *it;
+
+	epoch_unpin(&db->epoch, pin);
+	if (!there)
+		return EMDB_ERR_NOT_FOUND;
+	it = base_calloc(1, sizeof(*it));
+	if (!it)
+		return EMDB_ERR_NOMEM;
+	it->db = db;
+	it->ns = ns;
+	it->flags = flags;
+	*ret_iter = it;
+	return EMDB_OK;
+}
+
+void emdb_iter_free(emdb_iter *it)
+{
+	if (!it)
+		return;
+	buf_release(&it->key);
+	base_free(it->value);
+	base_free(it);
+}
+
+/* The next handful of slots; false at the end. */
+static bool iter_fill_pinned(emdb_iter *it)
+{
+	const struct ns *const ns = ns_find_pinned(it->db, it->ns);
+
+	it->at = it->count = 0;
+	if (!ns || it->done)
+		return false;
+	it->count = hidx_walk_pinned(&ns->idx, it->hash, it->tie, it->slots, STORE_WALK);
+	if (it->count < STORE_WALK) {
+		it->done = true;
+	} else {
+		it->hash = it->slots[it->count - 1].hash;
+		it->tie = it->slots[it->count - 1].tie + 1;
+	}
+	return it->count != 0;
+}
+
+/* NOT_FOUND: this slot is to be skipped. */
+static emdb_err iter_slot_pinned(emdb_iter *it, const struct hidx_slot *s, struct emdb_entry *ret)
+{
+	struct entry e;
+	emdb_err err;
+
+	err = entry_read_pinned(it->db, s->hash, s->value, false, &e);
+	if (err)
+		return err;
+	memset(ret, 0, sizeof(*ret));
+	ret->is_ns = e.rec.kind == REC_NS;
+	if ((ret->is_ns && it->flags & EMDB_ITER_KEYS) || (!ret->is_ns && it->flags & EMDB_ITER_NS))
+		return EMDB_ERR_NOT_FOUND;
+	buf_reset(&it->key);
+	base_free(it->value);
+	it->value = NULL;
+	if (buf_append(&it->key, e.rec.key, e.rec.key_len))
+		return EMDB_ERR_NOMEM;
+	if (!ret->is_ns && it->flags & EMDB_ITER_VALUES) {
+		err = entry_value(it->db, &e, &it->value, &ret->value_len);
+		if (err)
+			return err;
+	}
+	ret->key = it->key.data;
+	ret->key_len = it->key.len;
+	ret->value = it->value;
+	ret->id = e.id;
+	ret->expires_ms = entry_expires_pinned(it->db, &e);
+	return EMDB_OK;
+}
+
+emdb_err emdb_iter_next(emdb_iter *it, struct emdb_entry *ret_entry)
+{
+	const unsigned int pin = epoch_pin(&it->db->epoch);
+	emdb_err err = EMDB_ERR_NOT_FOUND;
+
+	while (it->at < it->count || iter_fill_pinned(it)) {
+		err = iter_slot_pinned(it, &it->slots[it->at++], ret_entry);
+		if (err != EMDB_ERR_NOT_FOUND)
+			break;
+	}
+	epoch_unpin(&it->db->epoch, pin);
+	return err;
+}
+
+void emdb_free(void *p)
+{
+	base_free(p);
+}

@@ -1,0 +1,397 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * store: the state of an open store in memory, and how records change it.
+ * Private to core/.
+ *
+ * The journal is the truth; memory is what its records say, applied in order.
+ * Every change goes the same way, live and in replay:
+ *
+ *	build record -> journal_append -> apply_rec
+ *
+ * so that memory can only hold what the journal holds.
+ *
+ * Locks, outermost first (ranks in sync.h)
+ *   structure  shared by operations on one entry or one object; exclusive by
+ *	those that touch several entries, namespaces or the kind of an object
+ *	(rename, link, promote, drop, batch), which then run alone among writers
+ *   stripe     of the entry's hash, or of a promoted object's id: from looking at
+ *	the old state until the record is applied.  So writers of one entry
+ *	append and apply in one order (I7), and a frame copied by compaction
+ *	under the stripe is replayed at its new place rightly
+ *   objtab shard, big->lock, hidx's own, ttl_lock: short, inside apply
+ * Readers hold an epoch pin only.
+ *
+ * An object is plain (everything in its entry's PUT record) or big (an INODE
+ * record, any number of LINK entries, an extent map in memory).  The object
+ * table holds all big ones, and the plain ones that the caller references.
+ */
+#ifndef EMDB_STORE_H
+#define EMDB_STORE_H
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/stat.h>
+
+#include "core/codec.h"
+#include "core/emdb.h"
+#include "core/epoch.h"
+#include "core/extent.h"
+#include "core/format.h"
+#include "core/guard.h"
+#include "core/index_hash.h"
+#include "core/io.h"
+#include "core/journal.h"
+#include "core/sync.h"
+#include "core/ttl.h"
+
+/* A value beyond this is not rewritten whole by a partial write or a change of metadata. */
+#define STORE_INLINE_MAX 8192u
+#define STORE_STRIPES    256u
+#define STORE_SHARDS     64u
+/* Entries looked at in one step of a walk. */
+#define STORE_WALK      64u
+#define STORE_DIR_MODE  (S_IFDIR | 0755u)
+#define STORE_FILE_MODE (S_IFREG | 0600u)
+
+struct ns {
+	struct epoch_node node;
+	uint64_t id;                 /* immutable */
+	struct hidx idx;             /* entry hash -> ref with REF_* flags */
+	_Atomic(uint64_t) parent;    /* written under structure exclusive or its entry's stripe */
+	_Atomic(uint64_t) hash;      /* of its own entry; as parent */
+	_Atomic(uint64_t) ref;       /* its NS record; 0: none yet; as parent */
+	_Atomic(uint64_t) subdirs;   /* atomic */
+	_Atomic(uint64_t) refs;      /* caller's references; atomic */
+	_Atomic(uint64_t) touch_lsn; /* last record that stamped the times; atomic */
+	_Atomic(int64_t) mtime, ctime, atime, btime; /* atomic */
+	_Atomic(int64_t) ttl_default_ms;             /* atomic */
+	_Atomic(uint32_t) mode, uid, gid;            /* atomic */
+	_Atomic(uint8_t) ttl_basis;                  /* atomic */
+	_Atomic(bool) attached;                      /* its entry exists; as parent */
+	_Atomic(bool) dead;  /* dropped; waits for its references; as parent */
+	_Atomic(bool) freed; /* somebody has retired it; atomic */
+};
+
+/* One name of a big object. */
+struct link {
+	uint64_t ns, hash;
+};
+
+struct big {
+	struct epoch_node node;
+	struct mutex lock; /* guards everything below for readers; writers hold the stripe too */
+	struct extmap map;
+	uint64_t size;
+	int64_t mtime, ctime, atime, btime;
+	int64_t expires_ms;
+	uint64_t rdev;
+	uint64_t inode_ref; /* its INODE record (xattrs); 0: none yet */
+	uint64_t touch_lsn; /* last record that set times or size */
+	uint32_t mode, uid, gid;
+	uint32_t nlinks, links_cap;
+	struct link *links;
+};
+
+struct obj {
+	struct obj *next;  /* guarded by the shard */
+	uint64_t id;       /* immutable */
+	uint64_t refs;     /* caller's references; guarded by the shard */
+	uint64_t ns, hash; /* plain: its entry; guarded by the shard */
+	uint64_t ref;      /* plain: its record; guarded by the shard */
+	struct big *big;   /* guarded by the shard; freed through the epoch */
+	bool orphan;       /* has no name; guarded by the shard */
+};
+
+struct objtab_shard {
+	struct mutex lock;
+	struct obj **slots;   /* power of two; guarded by lock */
+	size_t nslots, count; /* guarded by lock */
+};
+
+struct emdb_db {
+	struct emdb_io *io;
+	int dirfd, lockfd;     /* -1 in memory */
+	struct superblock sb;  /* immutable after open */
+	struct hash_seed seed; /* immutable after open */
+	struct epoch epoch;
+	struct journal *j;
+	struct rwlock structure;
+	struct mutex stripes[STORE_STRIPES];
+	struct hidx nstab;  /* mixed id -> struct ns * */
+	struct hidx shared; /* mixed ref -> id of an object with extents in another one's record */
+	struct ns *root;    /* immutable after open */
+	struct objtab_shard objs[STORE_SHARDS];
+	struct mutex ttl_lock;
+	struct ttl_heap ttl; /* guarded by ttl_lock */
+
+	/* Immutable after open. */
+	enum emdb_flush_policy flush;
+	bool read_only, memory, damaged;
+	int64_t default_ttl_ms;
+	int32_t sweep_interval_ms;
+	void (*on_expire)(void *ctx, uint64_t parent, const void *key, size_t key_len, uint64_t id);
+	void *on_expire_ctx;
+	void (*log)(void *ctx, enum emdb_log_level level, const char *message);
+	void *log_ctx;
+	uint64_t replayed, open_us, torn_bytes;
+	const uint8_t *zeros; /* FMT_EXTENT_MAX zero bytes, for holes */
+
+	_Atomic(bool) failed; /* memory and journal may differ: nothing is written any more */
+	_Atomic(uint64_t) records, namespaces, expired; /* atomic */
+
+	pthread_t sweeper;
+	bool sweeper_runs; /* set at open, cleared at close */
+	struct mutex sweep_lock;
+	struct cond sweep_cond;
+	bool stop; /* guarded by sweep_lock */
+};
+
+/* ---- Small things ------------------------------------------------------ */
+
+static inline uint64_t mix64(uint64_t x)
+{
+	x = (x ^ (x >> 30)) * UINT64_C(0xbf58476d1ce4e5b9);
+	x = (x ^ (x >> 27)) * UINT64_C(0x94d049bb133111eb);
+	return x ^ (x >> 31);
+}
+
+/*
+ * The hash that orders a namespace.  The low three bits are free for the tie
+ * in a directory position, and a position is never 0 to 7.
+ */
+static inline uint64_t entry_hash(const emdb_db *db, uint64_t ns, const void *key, size_t len)
+{
+	const uint64_t h = key_hash(&db->seed, ns, key, len) & ~UINT64_C(7);
+
+	return h < 64 ? h + 64 : h;
+}
+
+static inline struct mutex *stripe_of(emdb_db *db, uint64_t hash)
+{
+	return &db->stripes[(hash >> 16) % STORE_STRIPES];
+}
+
+static inline uint64_t rec_id(const struct rec *r, uint64_t ref)
+{
+	return r->mask & REC_F_ID ? r->id : ref_lsn(ref) / 8;
+}
+
+static inline int64_t db_now_ns(emdb_db *db)
+{
+	return db->sb.frozen_ms ? db->sb.frozen_ms * 1000000 : (int64_t)io_clock_real_ns(db->io);
+}
+
+static inline int64_t db_now_ms(emdb_db *db)
+{
+	return db_now_ns(db) / 1000000;
+}
+
+/* memcpy out of mapped memory; IO when the disk does not deliver. */
+emdb_err copy_mapped(void *dst, const void *src, size_t n);
+
+/* Ready for a change?  READ_ONLY or FAILED when not. */
+emdb_err db_writable(emdb_db *db);
+
+/* After journal_append succeeded and apply did not: memory lags behind the journal. */
+emdb_err db_fail(emdb_db *db, emdb_err err);
+
+/* The end of a write operation: durable at once under WRITE_THROUGH. */
+emdb_err db_written(emdb_db *db);
+
+/* ---- Entries (entry.c) -------------------------------------------------- */
+
+/* An entry found; valid while the pin lasts. */
+struct entry {
+	uint64_t hash;
+	uint64_t slot; /* as in the index, with flags */
+	uint64_t ref;  /* for the journal: no index flags */
+	uint64_t id;
+	struct rec rec;
+	struct segment *seg;
+};
+
+static inline uint64_t slot_ref(uint64_t slot)
+{
+	return slot & ~(REF_EXPIRES | REF_SPECIAL);
+}
+
+/* NULL: no such namespace.  With dead ones, which only answer questions about themselves. */
+struct ns *ns_any_pinned(emdb_db *db, uint64_t id);
+/* Alive and attached. */
+struct ns *ns_find_pinned(emdb_db *db, uint64_t id);
+
+/*
+ * The entry of key in ns.  raw: also one that has expired.  NOT_FOUND when
+ * there is none; CORRUPT or IO when a record that may be it cannot be read.
+ */
+emdb_err entry_find_pinned(emdb_db *db, const struct ns *ns, uint64_t hash, const void *key,
+			   size_t key_len, bool raw, struct entry *ret);
+/* Reads the record of one index slot.  NOT_FOUND: expired (unless raw). */
+emdb_err entry_read_pinned(emdb_db *db, uint64_t hash, uint64_t slot, bool raw, struct entry *ret);
+/* The deadline of an entry, of a LINK its object's; 0: never. */
+int64_t entry_expires_pinned(emdb_db *db, const struct entry *e);
+/* The attributes of what an entry names. */
+emdb_err entry_attr_pinned(emdb_db *db, const struct entry *e, struct emdb_attr *ret);
+void rec_attr(emdb_db *db, const struct rec *r, uint64_t ref, struct emdb_attr *ret);
+void ns_attr(const struct ns *ns, struct emdb_attr *ret);
+/* Bytes that the record at ref takes in the journal. */
+uint32_t ref_size_pinned(emdb_db *db, uint64_t ref);
+
+/* ---- Objects (objtab.c) -------------------------------------------------- */
+
+/* What the table says of an object, copied; big stays allocated while the pin lasts. */
+struct obj_view {
+	uint64_t ns, hash, ref, refs;
+	struct big *big;
+	bool orphan;
+};
+
+int objtab_init(emdb_db *db);
+void objtab_release(emdb_db *db);
+bool objtab_get_pinned(emdb_db *db, uint64_t id, struct obj_view *ret);
+/* Takes a reference on a plain object found at ns/hash/ref; creates its row.  False: no memory. */
+bool objtab_ref_plain(emdb_db *db, uint64_t id, uint64_t ns, uint64_t hash, uint64_t ref);
+/* Takes a reference on an object in the table.  False: not there. */
+bool objtab_ref(emdb_db *db, uint64_t id);
+/* Gives back references; the row and what only it kept alive go with the last. */
+void objtab_unref(emdb_db *db, uint64_t id, uint64_t count);
+/* A known plain object's record is elsewhere now. */
+void objtab_moved(emdb_db *db, uint64_t id, uint64_t ns, uint64_t hash, uint64_t ref);
+/* A known plain object has lost its name. */
+void objtab_orphan(emdb_db *db, uint64_t id);
+/* The record of an orphan is elsewhere now (compaction). */
+void objtab_orphan_moved(emdb_db *db, uint64_t id, uint64_t ref);
+/* All known plain objects of a namespace have. */
+void objtab_orphan_ns(emdb_db *db, uint64_t ns);
+/* The big object, created when absent (a plain row turns big).  NULL: no memory. */
+struct big *objtab_big(emdb_db *db, uint64_t id);
+/* The object is plain again (the row stays while referenced). */
+void objtab_unbig(emdb_db *db, uint64_t id, uint64_t ns, uint64_t hash, uint64_t ref);
+/* A big object has no name left: freed, or kept for its references. */
+void objtab_nameless(emdb_db *db, uint64_t id);
+/* Calls fn for each row that has a big; fn returns true to have it freed. */
+void objtab_sweep_big(emdb_db *db, bool (*fn)(void *ctx, uint64_t id, struct big *big), void *ctx);
+void objtab_counts(emdb_db *db, uint64_t *ret_big, uint64_t *ret_known, uint64_t *ret_memory);
+
+void big_attr(uint64_t id, struct big *big, struct emdb_attr *ret);
+emdb_err big_link_add(struct big *big, uint64_t ns, uint64_t hash);
+void big_link_remove(struct big *big, uint64_t ns, uint64_t hash);
+/* extent_drop_fn: takes the bytes off the segment's live count; ctx is the db. */
+void big_dropped(void *ctx, uint64_t ref, uint32_t len);
+
+/* ---- Applying records (apply.c) ------------------------------------------ */
+
+/* One frame's worth of applying. */
+struct apply {
+	emdb_db *db;
+	bool replay;
+	struct buf pending; /* ids (u64) of objects and namespaces that lost a name */
+};
+
+#define APPLY_INIT(db_, replay_)           \
+	{                                  \
+		(db_), (replay_), BUF_INIT \
+	}
+
+/*
+ * Changes memory as the record at ref says.  old: the entry it replaces as
+ * already found (old_known; NULL: there is none), or looked up here.
+ * size: bytes of the record in the journal.  Pinned.  After an error memory may be half
+ * changed: the caller fails the store.
+ */
+emdb_err apply_rec(struct apply *a, const struct rec *r, uint64_t ref, uint32_t size,
+		   bool old_known, const struct entry *old);
+/* After the last record of a frame. */
+emdb_err apply_end(struct apply *a);
+/* A whole frame, batch or not. */
+emdb_err apply_frame(struct apply *a, const struct frame *f);
+/* After a replay: what nothing names goes. */
+emdb_err apply_finish(emdb_db *db);
+emdb_err ns_new(emdb_db *db, uint64_t id, struct ns **ret);
+/* Frees a dead namespace that nobody references. */
+void ns_maybe_free_pinned(emdb_db *db, struct ns *ns);
+void ns_free_all(emdb_db *db);
+
+/* ---- Committing ------------------------------------------------------------ */
+
+/*
+ * Appends one record (value may be in pieces: value_iov, summing up to
+ * r->value_len) and applies it.  The locks that the record needs are held.
+ * reserve: JOURNAL_RESERVE.  On success *ret_ref (may be NULL) is the record's.
+ */
+emdb_err commit_rec(emdb_db *db, struct rec *r, const struct iovec *value_iov, int value_pieces,
+		    unsigned int flags, bool old_known, const struct entry *old, uint64_t *ret_ref);
+
+/* An id for an object that is made in several frames. */
+emdb_err reserve_id(emdb_db *db, uint64_t *ret_id);
+
+/* Several records as one atomic frame. */
+struct batch {
+	struct buf buf;
+	uint32_t count;
+};
+#define BATCH_INIT          \
+	{                   \
+		BUF_INIT, 0 \
+	}
+emdb_err batch_add(struct batch *b, const struct rec *r);
+/* Appends and applies; structure held exclusively.  Empty: does nothing. */
+emdb_err batch_commit(emdb_db *db, struct batch *b, unsigned int flags);
+void batch_release(struct batch *b);
+
+/* ---- Records of an object as it is now (object.c) -------------------------- */
+
+/* Fills r with a PUT that says what e says, key and all, at time now (ctime). */
+void rec_of_plain(const struct entry *e, int64_t now_ns, struct rec *r);
+/* Fills r with an INODE record of big; xattrs point into the journal (pinned). */
+emdb_err rec_of_big(emdb_db *db, uint64_t id, struct big *big, int64_t now_ns, struct rec *r);
+/* Fills r with an NS record; key and xattrs point into the journal (pinned). */
+emdb_err rec_of_ns(emdb_db *db, const struct ns *ns, int64_t now_ns, struct rec *r);
+/* Turns the plain object of entry e big; structure held exclusively.  Batch form and at once. */
+emdb_err promote_batch(emdb_db *db, const struct entry *e, struct batch *b, bool link);
+emdb_err promote(emdb_db *db, uint64_t id);
+/*
+ * The deadline a new entry of ns gets; expires_ms as in emdb_put().  *ret 0:
+ * none.  OVERFLOW: beyond what can be stored.
+ */
+emdb_err expiry_for(emdb_db *db, const struct ns *ns, int64_t expires_ms, int64_t *ret);
+
+/*
+ * Locks what a change of object id needs and finds it.  On success the
+ * structure lock is held as *exclusive asks and, when shared, a stripe;
+ * entry is filled for a plain object, view.big set for a big one, ns set for a
+ * namespace.  Release with node_unlock().
+ */
+struct node {
+	emdb_db *db;
+	uint64_t id;
+	unsigned int pin;
+	bool exclusive;
+	struct mutex *stripe;
+	struct ns *ns;
+	struct obj_view view;
+	struct entry entry; /* plain */
+};
+emdb_err node_lock(emdb_db *db, uint64_t id, bool exclusive, struct node *ret);
+/* The entry of a big object's i-th name; pinned, its stripe or structure held exclusively. */
+emdb_err big_entry_pinned(emdb_db *db, uint64_t id, struct big *big, uint32_t i, struct entry *ret);
+/* A plain object too large to be rewritten for a change of metadata. */
+bool must_promote(const struct entry *e);
+/* Commits `r` for a plain object with its value as it is. */
+emdb_err commit_plain(struct node *n, struct rec *r);
+void node_unlock(struct node *n);
+
+/* Writes to an object that node_lock found (file.c). */
+emdb_err node_write_locked(struct node *n, uint64_t offset, const void *data, size_t len,
+			   unsigned int flags);
+emdb_err node_truncate_locked(struct node *n, uint64_t size);
+
+/* ---- Expiry (expire.c) ------------------------------------------------------ */
+
+emdb_err expire_push(emdb_db *db, int64_t expires_ms, uint64_t ns, uint64_t hash);
+/* Removes what is due, at most max entries; *ret_removed counts. */
+emdb_err expire_step(emdb_db *db, uint64_t max, uint64_t *ret_removed);
+int expire_start(emdb_db *db);
+void expire_stop(emdb_db *db);
+
+#endif
