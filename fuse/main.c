@@ -38,6 +38,8 @@ enum exit_code {
 /* How long a daemon whose mount is gone may take to close its store, ms. */
 #define CLOSING_MS 10000
 #define RETRY_MS   20
+/* What expired leaves cached listings that fast. */
+#define SWEEP_MS 50
 
 struct mount {
 	const struct options *options;
@@ -134,6 +136,7 @@ static int open_store(struct mount *m)
 		.segment_bytes = o->segment_bytes,
 		.flush = o->write_through ? EMDB_FLUSH_WRITE_THROUGH : EMDB_FLUSH_EACH,
 		.commit_interval_s = o->commit_s,
+		.sweep_interval_ms = SWEEP_MS,
 		.verify = o->verify,
 		.default_ttl_ms = o->ttl_ms,
 		.detail = &detail,

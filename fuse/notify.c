@@ -5,9 +5,17 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/uio.h>
+#include <time.h>
+
+#include <linux/fuse.h>
 
 /* When notify_deleted() waits for room: 20 MiB of jobs at worst. */
 #define NOTIFY_QUEUE_MAX 65536u
+/* Longest that notify_settle() waits, ms. */
+#define NOTIFY_SETTLE_MS 50
+/* The kernel's flag for "believe it no longer", which leaves the name in place. */
+#define NOTIFY_EXPIRE_ONLY 1u
 
 struct job {
 	struct job *next;
@@ -21,16 +29,18 @@ struct notify {
 	struct fuse_session *se; /* immutable */
 	pthread_t thread;        /* immutable */
 	pthread_mutex_t lock;
-	pthread_cond_t work; /* a job came, or stop */
-	pthread_cond_t room; /* the queue was emptied, or stop */
-	struct job *first;   /* guarded by lock */
-	struct job **last;   /* guarded by lock; end of the list */
-	size_t count;        /* guarded by lock */
-	bool stop;           /* guarded by lock */
-	bool joined;         /* only used by the stopping thread */
+	pthread_cond_t work;    /* a job came, or stop */
+	pthread_cond_t settled; /* a job was done, or stop */
+	pthread_cond_t room;    /* the queue was emptied, or stop */
+	struct job *first;      /* guarded by lock */
+	struct job **last;      /* guarded by lock; end of the list */
+	size_t count;           /* guarded by lock */
+	uint64_t queued, done;  /* guarded by lock; jobs ever queued, and finished */
+	bool stop;              /* guarded by lock */
+	bool joined;            /* only used by the stopping thread */
 };
 
-/* A listing without the name's dentry is not dropped with it: see notify_job(). */
+/* A listing without the name's dentry is not dropped with it: see delete_name(). */
 struct stale {
 	uint64_t parent; /* 0: none */
 };
@@ -43,27 +53,59 @@ static void drop_listing(struct notify *n, struct stale *s)
 }
 
 /*
+ * Makes the kernel ask for the name at its next use.  libfuse has had this call
+ * under two signatures, and the message is a simple one.  Kernels before 6.2
+ * do not know the flag and forget the name, which will do.
+ */
+static void expire_name(struct notify *n, const struct job *j)
+{
+	struct {
+		uint64_t parent;
+		uint32_t len;
+		uint32_t flags;
+	} body = { j->parent, (uint32_t)j->len, NOTIFY_EXPIRE_ONLY };
+	struct fuse_out_header header = { .error = FUSE_NOTIFY_INVAL_ENTRY };
+	char name[256]; /* NAME_MAX and the NUL, which the kernel wants to see */
+	const struct iovec iov[3] = {
+		{ &header, sizeof(header) },
+		{ &body, sizeof(body) },
+		{ name, j->len + 1 },
+	};
+
+	if (j->len >= sizeof(name))
+		return;
+	memcpy(name, j->name, j->len + 1);
+	header.len = (uint32_t)(sizeof(header) + sizeof(body) + j->len + 1);
+	/* ENOENT: it is not cached; anything else: nobody is left to be told. */
+	if (writev(fuse_session_fd(n->se), iov, 3) == -1)
+		return;
+}
+
+/*
  * The kernel answers ENOENT when it does not know the name.  It may still have
  * the name in a cached listing of the directory, which it then keeps; that is
  * dropped once for a run of jobs in the same directory.
  */
+static void delete_name(struct notify *n, const struct job *j, struct stale *s)
+{
+	const int err = fuse_lowlevel_notify_delete(n->se, j->parent, j->child, j->name, j->len);
+
+	if (err == 0)
+		return;
+	/* Something is mounted on it, or another node has the name by now. */
+	if (err != -ENOENT)
+		expire_name(n, j);
+	s->parent = j->parent;
+}
+
 static void notify_job(struct notify *n, const struct job *j, struct stale *s)
 {
-	int err;
-
-	if (s->parent != j->parent)
-		drop_listing(n, s);
-	if (j->deleted)
-		err = fuse_lowlevel_notify_delete(n->se, j->parent, j->child, j->name, j->len);
-	else
-		err = fuse_lowlevel_notify_inval_entry(n->se, j->parent, j->name, j->len);
-	/* A directory that something is mounted on, or a file system without the call. */
-	if (j->deleted && err != 0 && err != -ENOENT)
-		(void)fuse_lowlevel_notify_inval_entry(n->se, j->parent, j->name, j->len);
-	if (j->deleted && err != 0)
-		s->parent = j->parent;
-	if (!j->deleted)
-		(void)fuse_lowlevel_notify_inval_inode(n->se, j->child, -1, 0);
+	if (j->deleted) {
+		delete_name(n, j, s);
+		return;
+	}
+	expire_name(n, j);
+	(void)fuse_lowlevel_notify_inval_inode(n->se, j->child, -1, 0);
 }
 
 /* Takes the whole queue; NULL: stop.  Blocks while it is empty. */
@@ -85,14 +127,17 @@ static struct job *take_all(struct notify *n)
 	return list;
 }
 
-static bool stopping(struct notify *n)
+/* Counts a job as done; true: go on with the next one. */
+static bool finish(struct notify *n)
 {
 	bool stop;
 
 	(void)pthread_mutex_lock(&n->lock);
+	n->done++;
 	stop = n->stop;
+	(void)pthread_cond_broadcast(&n->settled);
 	(void)pthread_mutex_unlock(&n->lock);
-	return stop;
+	return !stop;
 }
 
 static void *notify_main(void *arg)
@@ -102,16 +147,19 @@ static void *notify_main(void *arg)
 
 	while ((list = take_all(n)) != NULL) {
 		struct stale stale = { 0 };
+		bool go_on = true;
 
 		while (list != NULL) {
 			struct job *next = list->next;
 
-			if (!stopping(n))
+			if (go_on)
 				notify_job(n, list, &stale);
+			if (next == NULL || next->parent != list->parent)
+				drop_listing(n, &stale);
 			free(list);
 			list = next;
+			go_on = finish(n);
 		}
-		drop_listing(n, &stale);
 	}
 	return NULL;
 }
@@ -127,6 +175,7 @@ struct notify *notify_new(struct fuse_session *se)
 	(void)pthread_mutex_init(&n->lock, NULL);
 	(void)pthread_cond_init(&n->work, NULL);
 	(void)pthread_cond_init(&n->room, NULL);
+	(void)pthread_cond_init(&n->settled, NULL);
 	if (pthread_create(&n->thread, NULL, notify_main, n) != 0) {
 		n->joined = true;
 		notify_free(n);
@@ -143,6 +192,7 @@ void notify_stop(struct notify *n)
 	n->stop = true;
 	(void)pthread_cond_broadcast(&n->work);
 	(void)pthread_cond_broadcast(&n->room);
+	(void)pthread_cond_broadcast(&n->settled);
 	(void)pthread_mutex_unlock(&n->lock);
 	(void)pthread_join(n->thread, NULL);
 	n->joined = true;
@@ -162,6 +212,7 @@ void notify_free(struct notify *n)
 	(void)pthread_mutex_destroy(&n->lock);
 	(void)pthread_cond_destroy(&n->work);
 	(void)pthread_cond_destroy(&n->room);
+	(void)pthread_cond_destroy(&n->settled);
 	free(n);
 }
 
@@ -191,6 +242,7 @@ static void enqueue(struct notify *n, struct job *j, bool wait)
 		*n->last = j;
 		n->last = &j->next;
 		n->count++;
+		n->queued++;
 		(void)pthread_cond_signal(&n->work);
 	}
 	(void)pthread_mutex_unlock(&n->lock);
@@ -206,4 +258,23 @@ void notify_deleted(struct notify *n, uint64_t parent, uint64_t child, const cha
 void notify_changed(struct notify *n, uint64_t parent, uint64_t child, const char *name)
 {
 	enqueue(n, job_new(parent, child, name, false), false);
+}
+
+void notify_settle(struct notify *n)
+{
+	struct timespec until;
+	uint64_t queued;
+	int err = 0;
+
+	(void)clock_gettime(CLOCK_REALTIME, &until);
+	until.tv_nsec += NOTIFY_SETTLE_MS * 1000000L;
+	if (until.tv_nsec >= 1000000000) {
+		until.tv_nsec -= 1000000000;
+		until.tv_sec++;
+	}
+	(void)pthread_mutex_lock(&n->lock);
+	queued = n->queued;
+	while (n->done < queued && !n->stop && err == 0)
+		err = pthread_cond_timedwait(&n->settled, &n->lock, &until);
+	(void)pthread_mutex_unlock(&n->lock);
 }

@@ -39,5 +39,13 @@ void notify_free(struct notify *n);
 void notify_deleted(struct notify *n, uint64_t parent, uint64_t child, const char *name, bool wait);
 /* What the kernel knows of the name and of the attributes behind it is out of date. */
 void notify_changed(struct notify *n, uint64_t parent, uint64_t child, const char *name);
+/*
+ * Waits until the kernel has been told all that was queued; not longer than a
+ * moment, because whoever holds a directory locked may be waiting for the very
+ * thread that waits here.  A handler calls it before it answers, to make it
+ * likely that its caller sees the change at once; not one whose caller itself
+ * holds the directory (as rename(2) does).
+ */
+void notify_settle(struct notify *n);
 
 #endif

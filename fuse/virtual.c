@@ -81,10 +81,11 @@ static int set_deadline(struct fs *fs, const struct emdb_attr *attr, int64_t exp
 	err = emdb_node_setattr(fs->db, attr->id, &change, EMDB_SET_EXPIRES, &change);
 	if (err != EMDB_OK || n == NULL || place.name[0] == '\0')
 		return emdb_err_errno(err);
+	/* The caller has the file locked, which a deletion waits for: that one comes second. */
+	notify_changed(n, place.parent, attr->id, place.name);
+	notify_settle(n);
 	if (expires_ms != 0 && expires_ms <= emdb_now_ms(fs->db))
 		notify_deleted(n, place.parent, attr->id, place.name, false);
-	else
-		notify_changed(n, place.parent, attr->id, place.name);
 	return 0;
 }
 
@@ -121,27 +122,50 @@ static int get_expires(struct fs *fs, const struct emdb_attr *attr, struct value
 	return text(ret, "%" PRId64 ".%03d000000", ms / 1000, (int)(ms % 1000));
 }
 
-/* secs[.nsecs]; what is beyond ms is cut. */
+static bool is_space(char c)
+{
+	return c == ' ' || c == '\t' || c == '\n' || c == '\r';
+}
+
+/* Adds what follows the point, in ms, rounded up. */
+static bool parse_fraction(const char *s, size_t len, int64_t *ms)
+{
+	int64_t unit = 100;
+	bool rest = false;
+
+	if (len == 0 || len > 9)
+		return false;
+	for (size_t i = 0; i < len; i++, unit /= 10) {
+		if (s[i] < '0' || s[i] > '9' ||
+		    __builtin_add_overflow(*ms, unit * (s[i] - '0'), ms))
+			return false;
+		rest = rest || (unit == 0 && s[i] != '0');
+	}
+	return !__builtin_add_overflow(*ms, rest, ms);
+}
+
+/* secs[.nsecs], with a NUL and white space around it as shells leave them. */
 static bool parse_expires(const char *s, size_t len, int64_t *ret)
 {
-	int64_t n = 0;
-	size_t i = 0, decimals = 0;
+	int64_t ms = 0;
+	size_t i = 0;
 
+	if (len > 0 && s[len - 1] == '\0')
+		len--;
+	while (len > 0 && is_space(s[len - 1]))
+		len--;
+	for (; len > 0 && is_space(*s); len--)
+		s++;
 	for (; i < len && s[i] >= '0' && s[i] <= '9'; i++)
-		if (__builtin_mul_overflow(n, 10, &n) || __builtin_add_overflow(n, s[i] - '0', &n))
+		if (__builtin_mul_overflow(ms, 10, &ms) ||
+		    __builtin_add_overflow(ms, s[i] - '0', &ms))
 			return false;
-	if (i == 0 || __builtin_mul_overflow(n, 1000, &n))
+	if (i == 0 || __builtin_mul_overflow(ms, 1000, &ms))
 		return false;
-	if (i == len || s[i] != '.') {
-		*ret = n;
-		return i == len;
-	}
-	for (int64_t unit = 100; ++i < len && s[i] >= '0' && s[i] <= '9'; unit /= 10) {
-		if (++decimals > 9 || __builtin_add_overflow(n, unit * (s[i] - '0'), &n))
-			return false;
-	}
-	*ret = n;
-	return i == len && decimals > 0;
+	if (i < len && (s[i] != '.' || !parse_fraction(s + i + 1, len - i - 1, &ms)))
+		return false;
+	*ret = ms;
+	return true;
 }
 
 static int set_expires(struct fs *fs, const struct emdb_attr *attr, const char *value, size_t len)
@@ -172,10 +196,9 @@ static int get_default(struct fs *fs, const struct emdb_attr *attr, struct value
 
 static int set_default(struct fs *fs, const struct emdb_attr *attr, const char *value, size_t len)
 {
-	const bool none = value == NULL || (len == 4 && memcmp(value, "none", 4) == 0);
 	int64_t ms = 0;
 
-	if (!none && (emdb_duration_parse(value, len, &ms) != EMDB_OK || ms < 0))
+	if (value != NULL && (emdb_duration_parse(value, len, &ms) != EMDB_OK || ms < 0))
 		return EINVAL;
 	return emdb_err_errno(emdb_ns_ttl_set(fs->db, attr->id, ms));
 }

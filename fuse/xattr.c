@@ -21,7 +21,12 @@ static bool begins(const char *name, const char *prefix)
 /* Those of system.* mean something that we do not do, access lists above all. */
 static bool is_storable(const char *name)
 {
-	return begins(name, "user.") || begins(name, "trusted.") || begins(name, "security.");
+	static const char *const prefixes[] = { "user.", "trusted.", "security." };
+
+	for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
+		if (begins(name, prefixes[i]))
+			return name[strlen(prefixes[i])] != '\0';
+	return false;
 }
 
 /* Size 0 asks how much there is. */
