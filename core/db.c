@@ -348,6 +348,8 @@ static emdb_err replay_one(void *ctx, struct segment *seg, const struct frame *f
 
 	(void)seg;
 	epoch_unpin(&db->epoch, pin);
+	db->replayed_records += f->kind == FRAME_BATCH ? get_u32(f->p + FMT_FRAME_HEADER) : 1;
+	db->replayed_bytes += f->len;
 	return err;
 }
 
@@ -370,6 +372,8 @@ static emdb_err recover(emdb_db *db, const struct emdb_options *o, bool create)
 		.detail = o->detail,
 		.log = o->log,
 		.log_ctx = o->log_ctx,
+		.found = db->found,
+		.found_ctx = db->found_ctx,
 	};
 	struct journal_end end = { .lsn = 0 };
 	emdb_err err;
@@ -384,6 +388,7 @@ static emdb_err recover(emdb_db *db, const struct emdb_options *o, bool create)
 		err = journal_start(db->j);
 	db->replayed = end.frames;
 	db->torn_bytes = end.torn_bytes;
+	db->skipped_bytes = end.skipped_bytes;
 	db->damaged = end.damages != 0;
 	return err;
 }
@@ -456,7 +461,9 @@ static emdb_err open_in(emdb_db *db, const char *path, const struct emdb_options
 	return err;
 }
 
-static emdb_err open_any(const char *path, const struct emdb_options *opts, emdb_db **ret_db)
+emdb_err db_open_found(const char *path, const struct emdb_options *opts,
+		       void (*found)(void *ctx, const struct emdb_detail *detail), void *found_ctx,
+		       emdb_db **ret_db)
 {
 	static const struct emdb_options defaults = { .size = sizeof(defaults) };
 	const struct emdb_options *const o = opts ? opts : &defaults;
@@ -473,6 +480,8 @@ static emdb_err open_any(const char *path, const struct emdb_options *opts, emdb
 	db = base_calloc(1, sizeof(*db));
 	if (!db)
 		return EMDB_ERR_NOMEM;
+	db->found = found;
+	db->found_ctx = found_ctx;
 	err = open_in(db, path, o);
 	if (err) {
 		db_free(db);
@@ -486,14 +495,14 @@ emdb_err emdb_open(const char *path, const struct emdb_options *opts, emdb_db **
 {
 	if (!path || !*path)
 		return EMDB_ERR_INVAL;
-	return open_any(path, opts, ret_db);
+	return db_open_found(path, opts, NULL, NULL, ret_db);
 }
 
 emdb_err emdb_open_memory(const struct emdb_options *opts, emdb_db **ret_db)
 {
 	if (opts && opts->flags & EMDB_OPEN_READ_ONLY)
 		return EMDB_ERR_INVAL;
-	return open_any(NULL, opts, ret_db);
+	return db_open_found(NULL, opts, NULL, NULL, ret_db);
 }
 
 emdb_err emdb_close(emdb_db *db)

@@ -30,6 +30,19 @@ void journal_detail(const struct journal *j, uint64_t segment, uint64_t offset, 
 	va_end(ap);
 }
 
+void journal_found(const struct journal *j, uint64_t segment, uint64_t offset, const char *fmt, ...)
+{
+	struct emdb_detail d = { .segment = segment, .offset = offset };
+	va_list ap;
+
+	va_start(ap, fmt);
+	(void)vsnprintf(d.text, sizeof(d.text), fmt, ap);
+	va_end(ap);
+	journal_log(j, EMDB_LOG_WARN, "%s", d.text);
+	if (j->cfg.found)
+		j->cfg.found(j->cfg.found_ctx, &d);
+}
+
 void journal_log(const struct journal *j, enum emdb_log_level level, const char *fmt, ...)
 {
 	char text[512];
@@ -379,7 +392,7 @@ static emdb_err open_one(struct journal *j, const struct manifest_seg *row)
 			segment_unref(s);
 		if (err != EMDB_ERR_DAMAGED || !j->cfg.salvage)
 			return err;
-		journal_log(j, EMDB_LOG_WARN, JOURNAL_DIR "/%s: %s", name, why);
+		journal_found(j, row->id, 0, JOURNAL_DIR "/%s: %s", name, why);
 		j->missing++;
 		j->missing_bytes += row->len;
 		return EMDB_OK;

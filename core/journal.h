@@ -51,6 +51,9 @@ struct journal_config {
 	struct emdb_detail *detail; /* filled when open or replay fails; may be NULL */
 	void (*log)(void *ctx, enum emdb_log_level level, const char *message); /* may be NULL */
 	void *log_ctx;
+	/* With salvage: called for every damaged place; may be NULL. */
+	void (*found)(void *ctx, const struct emdb_detail *detail);
+	void *found_ctx;
 };
 
 /* Reads the manifest, opens and maps the segments, checks their headers.  Starts no thread. */

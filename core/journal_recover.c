@@ -98,11 +98,14 @@ static uint64_t behind(const struct segment *s, uint64_t off, const struct stop 
 	return off + 8;
 }
 
-/* Looks at everything behind the first stop, in segment i at off, for marks and life. */
-static void look_behind(struct walk *w, size_t i, uint64_t off, const struct stop *why)
+/*
+ * Looks at everything behind the first stop, in segment i at off, for marks and life. Every byte: a
+ * damaged length must not hide the mark that shows the damage.
+ */
+static void look_behind(struct walk *w, size_t i, uint64_t off)
 {
 	struct journal *const j = w->j;
-	uint64_t at = behind(j->list[i], off, why, same_boot(j, j->list[i]));
+	uint64_t at = off + 8;
 
 	if (w->looked)
 		return;
@@ -112,7 +115,7 @@ static void look_behind(struct walk *w, size_t i, uint64_t off, const struct sto
 		const struct segment *const s = j->list[i];
 		struct frame f;
 
-		while (next_frame(s, at, file_end(s), same_boot(j, s), &f, &at)) {
+		while (next_frame(s, at, file_end(s), false, &f, &at)) {
 			mark(w, &f);
 			w->last_alive = i;
 			at += f.len;
@@ -150,8 +153,8 @@ static emdb_err damage(struct walk *w, const struct segment *s, uint64_t off, ui
 			       (unsigned long long)(to - off));
 		return EMDB_ERR_DAMAGED;
 	}
-	journal_log(w->j, EMDB_LOG_WARN, JOURNAL_DIR "/%s offset %llu: %s, %llu bytes skipped",
-		    name, (unsigned long long)off, stop_text(why), (unsigned long long)(to - off));
+	journal_found(w->j, s->id, off, JOURNAL_DIR "/%s offset %llu: %s, %llu bytes skipped", name,
+		      (unsigned long long)off, stop_text(why), (unsigned long long)(to - off));
 	w->end->damages++;
 	w->end->skipped_bytes += to - off;
 	return manifest_gap_add(w->found, s->base + off, to - off);
@@ -232,7 +235,7 @@ static emdb_err judge(struct walk *w, size_t i, uint64_t *off, const struct stop
 	uint64_t next = at;
 	bool more;
 
-	look_behind(w, i, at, why);
+	look_behind(w, i, at);
 	more = next_frame(s, behind(s, at, why, whole), file_end(s), whole, &f, &next);
 	*ret = GO_ON;
 	*off = next;

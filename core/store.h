@@ -133,7 +133,10 @@ struct emdb_db {
 	void *on_expire_ctx;
 	void (*log)(void *ctx, enum emdb_log_level level, const char *message);
 	void *log_ctx;
+	void (*found)(void *ctx, const struct emdb_detail *detail); /* emdb_check(); may be NULL */
+	void *found_ctx;
 	uint64_t replayed, open_us, torn_bytes;
+	uint64_t replayed_records, replayed_bytes, skipped_bytes;
 	const uint8_t *zeros; /* FMT_EXTENT_MAX zero bytes, for holes */
 
 	_Atomic(bool) failed; /* memory and journal may differ: nothing is written any more */
@@ -188,6 +191,11 @@ static inline int64_t db_now_ms(emdb_db *db)
 
 /* memcpy out of mapped memory; IO when the disk does not deliver. */
 emdb_err copy_mapped(void *dst, const void *src, size_t n);
+
+/* emdb_open(), telling of every damaged place when it salvages. */
+emdb_err db_open_found(const char *path, const struct emdb_options *opts,
+		       void (*found)(void *ctx, const struct emdb_detail *detail), void *found_ctx,
+		       emdb_db **ret_db);
 
 /* Ready for a change?  READ_ONLY or FAILED when not. */
 emdb_err db_writable(emdb_db *db);

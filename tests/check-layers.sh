@@ -30,7 +30,7 @@ recovery
 compact
 snapshot
 async
-db
+db check
 '
 
 fail=0
