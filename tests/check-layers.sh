@@ -21,12 +21,12 @@ crypto
 epoch
 manifest
 segment journal
-index_hash
+index_page index_hash
 index_ord
 ttl
-store entry object objtab kv node file namespace iter stream apply
+store entry object objtab kv node file rename xattr expire namespace iter stream apply
 txn
-recovery
+recovery checkpoint
 compact
 snapshot
 async
