@@ -125,7 +125,9 @@ static emdb_err unname(struct apply *a, struct ns *ns, const struct entry *old, 
 	switch (old->rec.kind) {
 	case REC_PUT:
 		atomic_fetch_sub_explicit(&db->records, 1, memory_order_relaxed);
-		if (old->id != new_id && !a->replay)
+		/* Renamed within this frame: its row already names the new entry's record. */
+		if (old->id != new_id && !a->replay && objtab_get_pinned(db, old->id, &v) &&
+		    v.ref == old->ref)
 			objtab_orphan(db, old->id);
 		return EMDB_OK;
 	case REC_LINK:
