@@ -101,24 +101,16 @@ static emdb_err expire_hash(emdb_db *db, const struct ttl_item *item, bool exclu
 static emdb_err expire_locked(emdb_db *db, const struct ttl_item *item, int64_t *ret_next,
 			      bool *ret_removed, struct gone *gone)
 {
-	struct mutex *const stripe = stripe_of(db, item->hash);
-	unsigned int pin;
-	emdb_err err;
+	emdb_err err = EMDB_ERR_BUSY;
 
-	rwlock_rdlock(&db->structure);
-	mutex_lock(stripe);
-	pin = epoch_pin(&db->epoch);
-	err = expire_hash(db, item, false, ret_next, ret_removed, gone);
-	epoch_unpin(&db->epoch, pin);
-	mutex_unlock(stripe);
-	rwlock_rdunlock(&db->structure);
-	if (err != EMDB_ERR_BUSY)
-		return err;
-	rwlock_wrlock(&db->structure);
-	pin = epoch_pin(&db->epoch);
-	err = expire_hash(db, item, true, ret_next, ret_removed, gone);
-	epoch_unpin(&db->epoch, pin);
-	rwlock_wrunlock(&db->structure);
+	for (int exclusive = 0; err == EMDB_ERR_BUSY && exclusive <= 1; exclusive++) {
+		struct hold h;
+
+		hold_begin(&h, db, exclusive);
+		hold_stripe(&h, item->hash);
+		err = expire_hash(db, item, exclusive, ret_next, ret_removed, gone);
+		hold_end(&h);
+	}
 	return err;
 }
 

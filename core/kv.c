@@ -4,27 +4,14 @@
 
 /* What one operation on one key holds. */
 struct op {
+	struct hold hold;
 	emdb_db *db;
-	unsigned int pin;
-	bool exclusive;
-	struct mutex *stripe;
 	struct ns *ns;
 	uint64_t hash;
 	bool found;         /* the entry exists, expired or not */
 	bool live;          /* and has not expired */
 	struct entry entry; /* when found */
 };
-
-static void op_end(struct op *op)
-{
-	if (op->stripe)
-		mutex_unlock(op->stripe);
-	epoch_unpin(&op->db->epoch, op->pin);
-	if (op->exclusive)
-		rwlock_wrunlock(&op->db->structure);
-	else
-		rwlock_rdunlock(&op->db->structure);
-}
 
 /* Locks for a change of one key and looks at what is there. */
 static emdb_err op_begin(emdb_db *db, uint64_t ns, const void *key, size_t key_len, bool exclusive,
@@ -40,21 +27,14 @@ static emdb_err op_begin(emdb_db *db, uint64_t ns, const void *key, size_t key_l
 		return err;
 	memset(op, 0, sizeof(*op));
 	op->db = db;
-	op->exclusive = exclusive;
 	op->hash = entry_hash(db, ns, key, key_len);
-	if (exclusive) {
-		rwlock_wrlock(&db->structure);
-	} else {
-		rwlock_rdlock(&db->structure);
-		op->stripe = stripe_of(db, op->hash);
-		mutex_lock(op->stripe);
-	}
-	op->pin = epoch_pin(&db->epoch);
+	hold_begin(&op->hold, db, exclusive);
+	hold_stripe(&op->hold, op->hash);
 	op->ns = ns_find_pinned(db, ns);
 	err = op->ns ? entry_find_pinned(db, op->ns, op->hash, key, key_len, true, &op->entry)
 		     : EMDB_ERR_NOT_FOUND;
 	if (!op->ns || (err && err != EMDB_ERR_NOT_FOUND)) {
-		op_end(op);
+		hold_end(&op->hold);
 		return err;
 	}
 	op->found = !err;
@@ -71,7 +51,7 @@ static emdb_err op_done(struct op *op, emdb_err err)
 {
 	emdb_db *const db = op->db;
 
-	op_end(op);
+	hold_end(&op->hold);
 	return err ? err : db_written(db);
 }
 
@@ -237,7 +217,7 @@ emdb_err emdb_put(emdb_db *db, uint64_t ns, const void *key, size_t key_len, con
 			return op_done(&op, EMDB_ERR_IS_NS);
 		if (op.live && op.entry.rec.kind == REC_LINK && !exclusive) {
 			/* A promoted object keeps its kind: other names may share it. */
-			op_end(&op);
+			hold_end(&op.hold);
 			exclusive = true;
 			continue;
 		}
@@ -288,14 +268,13 @@ static emdb_err many_add(emdb_db *db, struct ns *ns, const struct emdb_item *it,
 emdb_err emdb_put_many(emdb_db *db, uint64_t ns_id, const struct emdb_item *items, size_t n)
 {
 	struct batch b = BATCH_INIT;
-	unsigned int pin;
+	struct hold h;
 	struct ns *ns;
 	emdb_err err = db_writable(db);
 
 	if (err)
 		return err;
-	rwlock_wrlock(&db->structure);
-	pin = epoch_pin(&db->epoch);
+	hold_begin(&h, db, true);
 	ns = ns_find_pinned(db, ns_id);
 	if (!ns)
 		err = EMDB_ERR_NOT_FOUND;
@@ -303,8 +282,7 @@ emdb_err emdb_put_many(emdb_db *db, uint64_t ns_id, const struct emdb_item *item
 		err = many_add(db, ns, &items[i], &b);
 	if (!err)
 		err = batch_commit(db, &b, 0);
-	epoch_unpin(&db->epoch, pin);
-	rwlock_wrunlock(&db->structure);
+	hold_end(&h);
 	batch_release(&b);
 	return err ? err : db_written(db);
 }
@@ -479,7 +457,7 @@ static emdb_err remove_begin(emdb_db *db, uint64_t ns, const void *key, size_t k
 	if (err)
 		return err;
 	if (op->live && op->entry.rec.kind == REC_LINK) {
-		op_end(op);
+		hold_end(&op->hold);
 		err = op_begin(db, ns, key, key_len, true, op);
 		if (err)
 			return err;
@@ -489,7 +467,7 @@ static emdb_err remove_begin(emdb_db *db, uint64_t ns, const void *key, size_t k
 	else if (op->entry.rec.kind == REC_NS)
 		err = EMDB_ERR_IS_NS;
 	if (err)
-		op_end(op);
+		hold_end(&op->hold);
 	return err;
 }
 
@@ -531,13 +509,12 @@ emdb_err emdb_remove(emdb_db *db, uint64_t ns, const void *key, size_t key_len, 
 
 emdb_err emdb_clear(emdb_db *db, uint64_t ns_id)
 {
-	unsigned int pin;
+	struct hold h;
 	emdb_err err = db_writable(db);
 
 	if (err)
 		return err;
-	rwlock_wrlock(&db->structure);
-	pin = epoch_pin(&db->epoch);
+	hold_begin(&h, db, true);
 	if (ns_find_pinned(db, ns_id)) {
 		struct rec r = { .kind = REC_CLEAR,
 				 .mask = REC_F_TIME | REC_F_ID,
@@ -548,8 +525,7 @@ emdb_err emdb_clear(emdb_db *db, uint64_t ns_id)
 	} else {
 		err = EMDB_ERR_NOT_FOUND;
 	}
-	epoch_unpin(&db->epoch, pin);
-	rwlock_wrunlock(&db->structure);
+	hold_end(&h);
 	return err ? err : db_written(db);
 }
 

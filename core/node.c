@@ -475,17 +475,13 @@ emdb_err emdb_node_create(emdb_db *db, uint64_t parent, const void *key, size_t 
 	if (!err && key_len > EMDB_KEY_MAX)
 		err = EMDB_ERR_KEY_TOO_LONG;
 	while (!err) {
-		struct mutex *const stripe = stripe_of(db, hash);
-		unsigned int pin;
 		uint64_t removed;
+		struct hold h;
 
-		rwlock_rdlock(&db->structure);
-		mutex_lock(stripe);
-		pin = epoch_pin(&db->epoch);
+		hold_begin(&h, db, false);
+		hold_stripe(&h, hash);
 		err = create_locked(db, parent, key, key_len, hash, what, ret_attr);
-		epoch_unpin(&db->epoch, pin);
-		mutex_unlock(stripe);
-		rwlock_rdunlock(&db->structure);
+		hold_end(&h);
 		if (err != EMDB_ERR_BUSY)
 			break;
 		err = expire_step(db, UINT64_MAX, &removed);
@@ -497,7 +493,7 @@ emdb_err emdb_node_create_anon(emdb_db *db, uint64_t parent, const struct emdb_c
 			       struct emdb_attr *ret_attr)
 {
 	struct rec inode, r;
-	unsigned int pin;
+	struct hold h;
 	struct ns *ns;
 	uint64_t id;
 	emdb_err err = db_writable(db);
@@ -506,8 +502,7 @@ emdb_err emdb_node_create_anon(emdb_db *db, uint64_t parent, const struct emdb_c
 		err = EMDB_ERR_INVAL;
 	if (err)
 		return err;
-	rwlock_wrlock(&db->structure);
-	pin = epoch_pin(&db->epoch);
+	hold_begin(&h, db, true);
 	ns = ns_find_pinned(db, parent);
 	err = ns ? create_record(db, ns, what, &r) : EMDB_ERR_NOT_FOUND;
 	if (!err)
@@ -529,8 +524,7 @@ emdb_err emdb_node_create_anon(emdb_db *db, uint64_t parent, const struct emdb_c
 		else
 			objtab_unref(db, id, 1);
 	}
-	epoch_unpin(&db->epoch, pin);
-	rwlock_wrunlock(&db->structure);
+	hold_end(&h);
 	return err ? err : db_written(db);
 }
 
@@ -580,7 +574,6 @@ static emdb_err remove_name(emdb_db *db, uint64_t parent, const void *key, size_
 			    uint64_t *ret_id)
 {
 	const uint64_t hash = entry_hash(db, parent, key, key_len);
-	struct mutex *const stripe = stripe_of(db, hash);
 	bool exclusive = dir;
 	emdb_err err = db_writable(db);
 
@@ -589,24 +582,13 @@ static emdb_err remove_name(emdb_db *db, uint64_t parent, const void *key, size_
 	if (err)
 		return err;
 	for (bool swept = false;;) {
-		unsigned int pin;
 		uint64_t removed;
+		struct hold h;
 
-		if (exclusive) {
-			rwlock_wrlock(&db->structure);
-		} else {
-			rwlock_rdlock(&db->structure);
-			mutex_lock(stripe);
-		}
-		pin = epoch_pin(&db->epoch);
+		hold_begin(&h, db, exclusive);
+		hold_stripe(&h, hash);
 		err = remove_locked(db, parent, key, key_len, hash, dir, exclusive, ret_id);
-		epoch_unpin(&db->epoch, pin);
-		if (exclusive) {
-			rwlock_wrunlock(&db->structure);
-		} else {
-			mutex_unlock(stripe);
-			rwlock_rdunlock(&db->structure);
-		}
+		hold_end(&h);
 		if (err == EMDB_ERR_BUSY && !exclusive) {
 			exclusive = true;
 		} else if (err == EMDB_ERR_NOT_EMPTY && !swept) {

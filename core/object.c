@@ -303,19 +303,35 @@ static emdb_err orphan_entry(emdb_db *db, const struct obj_view *v, struct entry
 	return entry_read_pinned(db, v->hash, v->ref, true, ret);
 }
 
-static void stripe_lock(struct node *n, uint64_t hash)
+/* Which lock is held depends on a value: more than clang's analysis can follow. */
+void hold_begin(struct hold *h, emdb_db *db, bool exclusive) EMDB_NO_TSA
 {
-	if (n->exclusive)
-		return;
-	n->stripe = stripe_of(n->db, hash);
-	mutex_lock(n->stripe);
+	*h = (struct hold){ .db = db, .exclusive = exclusive };
+	if (exclusive)
+		rwlock_wrlock(&db->structure);
+	else
+		rwlock_rdlock(&db->structure);
+	h->pin = epoch_pin(&db->epoch);
 }
 
-static void stripe_unlock(struct node *n)
+void hold_stripe(struct hold *h, uint64_t hash) EMDB_NO_TSA
 {
-	if (n->stripe)
-		mutex_unlock(n->stripe);
-	n->stripe = NULL;
+	if (h->exclusive)
+		return;
+	emdb_dassert(!h->stripe);
+	h->stripe = stripe_of(h->db, hash);
+	mutex_lock(h->stripe);
+}
+
+void hold_end(struct hold *h) EMDB_NO_TSA
+{
+	if (h->stripe)
+		mutex_unlock(h->stripe);
+	epoch_unpin(&h->db->epoch, h->pin);
+	if (h->exclusive)
+		rwlock_wrunlock(&h->db->structure);
+	else
+		rwlock_rdunlock(&h->db->structure);
 }
 
 static emdb_err find_locked(struct node *n)
@@ -324,13 +340,13 @@ static emdb_err find_locked(struct node *n)
 
 	n->ns = ns_any_pinned(db, n->id);
 	if (n->ns) {
-		stripe_lock(n, mix64(n->id));
+		hold_stripe(&n->hold, mix64(n->id));
 		return EMDB_OK;
 	}
 	if (!objtab_get_pinned(db, n->id, &n->view))
 		return EMDB_ERR_NOT_FOUND;
 	if (n->view.big) {
-		stripe_lock(n, mix64(n->id));
+		hold_stripe(&n->hold, mix64(n->id));
 		return EMDB_OK;
 	}
 	/*
@@ -338,7 +354,7 @@ static emdb_err find_locked(struct node *n)
 	 * the exclusive lock, so they hold; it may lose its name before the
 	 * stripe is ours, hence the second look.
 	 */
-	stripe_lock(n, n->view.hash);
+	hold_stripe(&n->hold, n->view.hash);
 	if (!objtab_get_pinned(db, n->id, &n->view))
 		return EMDB_ERR_NOT_FOUND;
 	if (n->view.orphan)
@@ -353,12 +369,7 @@ emdb_err node_lock(emdb_db *db, uint64_t id, bool exclusive, struct node *ret)
 	memset(ret, 0, sizeof(*ret));
 	ret->db = db;
 	ret->id = id;
-	ret->exclusive = exclusive;
-	if (exclusive)
-		rwlock_wrlock(&db->structure);
-	else
-		rwlock_rdlock(&db->structure);
-	ret->pin = epoch_pin(&db->epoch);
+	hold_begin(&ret->hold, db, exclusive);
 	err = find_locked(ret);
 	if (err)
 		node_unlock(ret);
@@ -367,12 +378,7 @@ emdb_err node_lock(emdb_db *db, uint64_t id, bool exclusive, struct node *ret)
 
 void node_unlock(struct node *n)
 {
-	stripe_unlock(n);
-	epoch_unpin(&n->db->epoch, n->pin);
-	if (n->exclusive)
-		rwlock_wrunlock(&n->db->structure);
-	else
-		rwlock_rdunlock(&n->db->structure);
+	hold_end(&n->hold);
 }
 
 /* ---- Promotion -------------------------------------------------------------------- */
@@ -390,7 +396,8 @@ emdb_err commit_plain(struct node *n, struct rec *r)
 }
 
 /* An INODE record that says what the plain object of e says, its bytes left where they are. */
-static emdb_err add_inode_of_plain(emdb_db *db, const struct entry *e, struct batch *b)
+static emdb_err add_inode_of_plain(emdb_db *db, const struct entry *e, int64_t expires_ms,
+				   struct batch *b)
 {
 	const struct rec_extent ext = { 0, e->rec.value_len, e->ref, 0 };
 	uint8_t extent[FMT_EXTENT_BYTES_MAX];
@@ -400,7 +407,10 @@ static emdb_err add_inode_of_plain(emdb_db *db, const struct entry *e, struct ba
 	rec_attr(db, &e->rec, e->ref, &attr);
 	r.kind = REC_INODE;
 	r.mask = REC_F_TIME | REC_F_META | REC_F_TIMES | REC_F_ID | REC_F_SIZE | REC_F_EXTENTS |
-		 (e->rec.mask & (REC_F_EXPIRES | REC_F_XATTRS | REC_F_RDEV));
+		 (e->rec.mask & (REC_F_XATTRS | REC_F_RDEV));
+	r.expires_ms = expires_ms;
+	if (expires_ms)
+		r.mask |= REC_F_EXPIRES;
 	r.id = e->id;
 	r.mode = attr.mode;
 	r.uid = attr.uid;
@@ -414,7 +424,8 @@ static emdb_err add_inode_of_plain(emdb_db *db, const struct entry *e, struct ba
 	return batch_add(b, &r);
 }
 
-emdb_err promote_batch(emdb_db *db, const struct entry *e, struct batch *b, bool link)
+emdb_err promote_batch(emdb_db *db, const struct entry *e, int64_t expires_ms, struct batch *b,
+		       bool link)
 {
 	struct rec r = { .kind = REC_LINK,
 			 .mask = REC_F_NS | REC_F_KEY | REC_F_TIME | REC_F_ID | REC_F_ORIGIN,
@@ -424,7 +435,7 @@ emdb_err promote_batch(emdb_db *db, const struct entry *e, struct batch *b, bool
 			 .time_ns = e->rec.time_ns,
 			 .id = e->id,
 			 .origin = e->ref };
-	const emdb_err err = add_inode_of_plain(db, e, b);
+	const emdb_err err = add_inode_of_plain(db, e, expires_ms, b);
 
 	/* ORIGIN: nothing happened that anybody could see. */
 	return err || !link ? err : batch_add(b, &r);
@@ -440,7 +451,8 @@ emdb_err promote(emdb_db *db, uint64_t id)
 	if (err)
 		return err;
 	if (!n.ns && !n.view.big) {
-		err = promote_batch(db, &n.entry, &b, !n.view.orphan);
+		err = promote_batch(db, &n.entry, entry_expires_pinned(db, &n.entry), &b,
+				    !n.view.orphan);
 		if (!err)
 			err = batch_commit(db, &b, 0);
 	}

@@ -56,6 +56,36 @@ static emdb_err add_expiry(struct rename *rn, struct batch *b, const struct entr
 	return batch_add(b, &r);
 }
 
+/* The record that gives what e names a new name; what must come before it goes into b. */
+static emdb_err named_record(struct rename *rn, struct batch *b, const struct entry *e,
+			     int64_t expires_ms, struct rec *r)
+{
+	emdb_err err = EMDB_OK;
+
+	if (e->rec.kind == REC_NS) {
+		const struct ns *const child = ns_any_pinned(rn->db, e->id);
+
+		return child ? rec_of_ns(rn->db, child, rn->now_ns, r) : EMDB_ERR_CORRUPT;
+	}
+	if (e->rec.kind == REC_PUT && !must_promote(e)) {
+		rec_of_plain(e, rn->now_ns, r);
+		r->expires_ms = expires_ms;
+		r->mask &= ~REC_F_EXPIRES;
+		if (expires_ms)
+			r->mask |= REC_F_EXPIRES;
+		return EMDB_OK;
+	}
+	if (e->rec.kind == REC_PUT)
+		err = promote_batch(rn->db, e, expires_ms, b, false);
+	else if (expires_ms != entry_expires_pinned(rn->db, e))
+		err = add_expiry(rn, b, e, expires_ms);
+	*r = (struct rec){ .kind = REC_LINK,
+			   .mask = REC_F_NS | REC_F_KEY | REC_F_TIME | REC_F_ID,
+			   .time_ns = rn->now_ns,
+			   .id = e->id };
+	return err;
+}
+
 /* Adds the records that give what e names the name ns/key. */
 static emdb_err add_named(struct rename *rn, struct batch *b, const struct entry *e,
 			  const struct ns *ns, const void *key, size_t key_len, int64_t expires_ms)
@@ -63,40 +93,9 @@ static emdb_err add_named(struct rename *rn, struct batch *b, const struct entry
 	struct rec r;
 	emdb_err err;
 
-	switch (e->rec.kind) {
-	case REC_NS: {
-		const struct ns *const child = ns_any_pinned(rn->db, e->id);
-
-		err = child ? rec_of_ns(rn->db, child, rn->now_ns, &r) : EMDB_ERR_CORRUPT;
-		if (err)
-			return err;
-		break;
-	}
-	case REC_PUT:
-		if (must_promote(e)) {
-			err = promote_batch(rn->db, e, b, false);
-			if (err)
-				return err;
-		} else {
-			rec_of_plain(e, rn->now_ns, &r);
-			r.expires_ms = expires_ms;
-			r.mask &= ~REC_F_EXPIRES;
-			if (expires_ms)
-				r.mask |= REC_F_EXPIRES;
-			break;
-		}
-		/* fall through */
-	default:
-		r = (struct rec){ .kind = REC_LINK,
-				  .mask = REC_F_NS | REC_F_KEY | REC_F_TIME | REC_F_ID,
-				  .time_ns = rn->now_ns,
-				  .id = e->id };
-		if (e->rec.kind == REC_LINK && expires_ms != entry_expires_pinned(rn->db, e)) {
-			err = add_expiry(rn, b, e, expires_ms);
-			if (err)
-				return err;
-		}
-	}
+	err = named_record(rn, b, e, expires_ms, &r);
+	if (err)
+		return err;
 	r.ns = ns->id;
 	r.key = key;
 	r.key_len = key_len;
@@ -220,8 +219,8 @@ emdb_err emdb_node_rename(emdb_db *db, uint64_t parent, const void *key, size_t 
 			     .new_key = new_key,
 			     .new_key_len = new_key_len,
 			     .flags = flags };
-	unsigned int pin;
 	uint64_t removed;
+	struct hold h;
 	emdb_err err = db_writable(db);
 
 	if (err)
@@ -232,14 +231,12 @@ emdb_err emdb_node_rename(emdb_db *db, uint64_t parent, const void *key, size_t 
 	    (flags & EMDB_RENAME_TTL_KEEP && flags & EMDB_RENAME_TTL_SOURCE))
 		return EMDB_ERR_INVAL;
 	for (bool swept = false;; swept = true) {
-		rwlock_wrlock(&db->structure);
-		pin = epoch_pin(&db->epoch);
+		hold_begin(&h, db, true);
 		rn.now_ns = db_now_ns(db);
 		err = find_ends(&rn, parent, new_parent);
 		if (!err)
 			err = rename_locked(&rn);
-		epoch_unpin(&db->epoch, pin);
-		rwlock_wrunlock(&db->structure);
+		hold_end(&h);
 		/* What has expired does not keep a directory from being empty. */
 		if (err != EMDB_ERR_NOT_EMPTY || swept)
 			break;
@@ -277,7 +274,8 @@ static emdb_err link_locked(struct node *n, const struct ns *ns, const void *key
 			return EMDB_ERR_TOO_MANY_LINKS;
 		err = EMDB_OK;
 	} else {
-		err = promote_batch(db, &n->entry, &b, !n->view.orphan);
+		err = promote_batch(db, &n->entry, entry_expires_pinned(db, &n->entry), &b,
+				    !n->view.orphan);
 	}
 	if (!err)
 		err = batch_add(&b, &r);

@@ -320,6 +320,21 @@ emdb_err ns_new(emdb_db *db, uint64_t id, struct ns **ret);
 void ns_maybe_free_pinned(emdb_db *db, struct ns *ns);
 void ns_free_all(emdb_db *db);
 
+/* ---- Holding what a writer needs ------------------------------------------- */
+
+/* The structure lock one way or the other, a stripe when shared, and a pin. */
+struct hold {
+	emdb_db *db;
+	bool exclusive;
+	struct mutex *stripe;
+	unsigned int pin;
+};
+
+void hold_begin(struct hold *h, emdb_db *db, bool exclusive);
+/* The stripe of hash; nothing when the hold is exclusive.  One at a time. */
+void hold_stripe(struct hold *h, uint64_t hash);
+void hold_end(struct hold *h);
+
 /* ---- Committing ------------------------------------------------------------ */
 
 /*
@@ -355,8 +370,12 @@ void rec_of_plain(const struct entry *e, int64_t now_ns, struct rec *r);
 emdb_err rec_of_big(emdb_db *db, uint64_t id, struct big *big, int64_t now_ns, struct rec *r);
 /* Fills r with an NS record; key and xattrs point into the journal (pinned). */
 emdb_err rec_of_ns(emdb_db *db, const struct ns *ns, int64_t now_ns, struct rec *r);
-/* Turns the plain object of entry e big; structure held exclusively.  Batch form and at once. */
-emdb_err promote_batch(emdb_db *db, const struct entry *e, struct batch *b, bool link);
+/*
+ * Turns the plain object of entry e big, with this deadline; structure held
+ * exclusively.  As records for a batch (link: keeping its name), and at once.
+ */
+emdb_err promote_batch(emdb_db *db, const struct entry *e, int64_t expires_ms, struct batch *b,
+		       bool link);
 emdb_err promote(emdb_db *db, uint64_t id);
 /*
  * The deadline a new entry of ns gets; expires_ms as in emdb_put().  *ret 0:
@@ -371,11 +390,9 @@ emdb_err expiry_for(emdb_db *db, const struct ns *ns, int64_t expires_ms, int64_
  * namespace.  Release with node_unlock().
  */
 struct node {
+	struct hold hold;
 	emdb_db *db;
 	uint64_t id;
-	unsigned int pin;
-	bool exclusive;
-	struct mutex *stripe;
 	struct ns *ns;
 	struct obj_view view;
 	struct entry entry; /* plain */
