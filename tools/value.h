@@ -12,12 +12,15 @@
 #include "core/emdb.h"
 #include "tools/out.h"
 
-/* Up to here a value is stored by one record; a larger one is written in pieces of this size. */
-#define VALUE_PIECE (1024u * 1024u)
+/*
+ * Below this a value is stored by one record, a larger one is written in
+ * pieces of this size.  One piece fits into the smallest segment.
+ */
+#define VALUE_PIECE (EMDB_SEGMENT_MIN / 2)
 
 /*
  * Stores what can be read from fd under the key, as emdb_put() does.  A value
- * beyond VALUE_PIECE becomes visible at once too, when it is complete; its
+ * of VALUE_PIECE and more becomes visible at once too, when it is complete; its
  * object is a new one.  *ret_errno: why reading failed (then the result is
  * EMDB_ERR_IO), else 0.
  */

@@ -453,7 +453,8 @@ class Store:
                                     r.expires_ms, r.rdev, r.xattrs, extents, False)
 
     def changed(self, r):
-        obj = self.objects[r.id]
+        """What is said of an object can come before the record that describes it."""
+        obj = self.objects.setdefault(r.id, Object(r.id, 0, 0, 0, 0, 0, 0, 0, 0, {}, [], False))
         if not r.has(F_ORIGIN):
             obj.mtime_ns = r.time_ns
         obj.size = r.size

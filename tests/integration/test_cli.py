@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The emdb command: what it prints, what it exits with, and what it leaves alone."""
 
+import collections
 import json
 import os
 import pty
@@ -12,7 +13,7 @@ import time
 import pytest
 
 import emdbfmt
-from harness import binary
+from harness import binary, fallocate
 
 OK, FAILED, USAGE, PARTIAL, NO_STORE, LOCKED, CHECK, CANCELLED = 0, 1, 2, 3, 10, 11, 26, 130
 COMMANDS = ["init", "put", "get", "del", "ls", "mkns", "rmns", "ttl", "sweep", "stat", "lock", "check"]
@@ -596,7 +597,7 @@ def test_help_tells_the_truth(emdb, command):
                      "stat": [cli.store], "check": [cli.store], "ls": [cli.store],
                      "sweep": [cli.store]}.get(command, [cli.store, "a"])
             code = FAILED if command == "init" else NO_STORE
-            assert "option" not in message(cli.raw(command, *given, *words, code=code))
+            assert b"option" not in cli.raw(command, *given, *words, code=code).stderr
 
 
 def test_overview_and_version(emdb):
@@ -655,6 +656,7 @@ def compare(cli):
     """The second reader of the format and the engine agree on everything."""
     store = emdbfmt.Store(cli.store)
     found = dict(store.walk(now_ms=int(time.time() * 1000)))
+    names = collections.Counter(what.id for what in found.values())
     listed = {unescape(line["path"]): line for line in cli.json("ls", "-R")}
     assert found.keys() == listed.keys()
     for path, what in found.items():
@@ -665,6 +667,7 @@ def compare(cli):
             assert line["type"] == "namespace"
             continue
         assert line["size"] == what.size and (line["expires_ms"] or 0) == what.expires_ms, path
+        assert line["nlink"] == names[what.id], path
         assert abs(what.mtime_ns / 1e9 - line["mtime"]) < 1e-5
         assert cli("get", "-x", line["path"]) == store.content(what), path
     return store
@@ -735,3 +738,105 @@ def test_second_reader_agrees_on_what_a_mount_wrote(emdb, make_mount):
     hard = store.objects[entries[b"hard"][1]]
     assert hard.xattrs == {b"user.test": b"value"}
     assert store.namespaces[entries[b"moved"][1]].entries[b"file"] == entries[b"hard"]
+
+
+def scramble(root, rng, steps):
+    """Random changes through a mount, of every kind that has a record of its own."""
+    files, dirs = [], [root]
+
+    def fresh():
+        return rng.choice(dirs) / f"n{rng.randrange(1 << 40):x}"
+
+    def create():
+        files.append(fresh())
+        files[-1].write_bytes(rng.randbytes(rng.choice([0, 10, 5000, 20000, 200000])))
+
+    def write():
+        with open(rng.choice(files), "r+b") as f:
+            f.seek(rng.randrange(300000))
+            f.write(rng.randbytes(rng.randrange(1, 70000)))
+
+    def truncate():
+        os.truncate(rng.choice(files), rng.randrange(400000))
+
+    def punch():
+        with open(rng.choice(files), "r+b") as f:
+            fallocate(f.fileno(), 0x3, rng.randrange(200000), rng.randrange(1, 100000))
+
+    def clone():
+        with open(rng.choice(files), "rb") as src, open(rng.choice(files), "r+b") as dst:
+            if not os.path.samestat(os.fstat(src.fileno()), os.fstat(dst.fileno())):
+                os.copy_file_range(src.fileno(), dst.fileno(), rng.randrange(1, 250000),
+                                   rng.randrange(50000), rng.randrange(100000))
+
+    def link():
+        files.append(fresh())
+        os.link(rng.choice(files[:-1]), files[-1])
+
+    def rename():
+        at = rng.randrange(len(files))
+        to = rng.choice([fresh(), rng.choice(files)])
+        if os.path.samefile(files[at], to) if to.exists() else False:
+            return
+        os.rename(files[at], to)
+        was = files[at]
+        files[:] = [f for f in files if f not in (was, to)] + [to]
+        assert os.stat(to).st_nlink >= 1
+
+    def unlink():
+        if len(files) > 5:
+            os.unlink(files.pop(rng.randrange(len(files))))
+
+    def mkdir():
+        if len(dirs) < 20:
+            dirs.append(fresh())
+            dirs[-1].mkdir()
+
+    def metadata():
+        name = rng.choice(files)
+        os.chmod(name, rng.choice([0o600, 0o644, 0o4755]))
+        os.utime(name, ns=(rng.randrange(1 << 61), rng.randrange(1 << 61)))
+        os.setxattr(name, "user.x", rng.randbytes(rng.randrange(100)))
+
+    def deadline():
+        os.setxattr(rng.choice(files), "user.emdb.ttl", rng.choice([b"1h", b"30d", b"none"]))
+
+    for _ in range(6):
+        create()
+    actions = [create, write, write, truncate, punch, clone, link, rename, unlink, mkdir, metadata,
+               deadline]
+    for _ in range(steps):
+        rng.choice(actions)()
+
+
+def live_files(root):
+    """What the mount shows of each regular file, by path."""
+    found = {}
+    for path, _, names in os.walk(root):
+        for name in names:
+            full = os.path.join(path, name)
+            st = os.stat(full)
+            with open(full, "rb") as f:
+                data = f.read()
+            key = tuple(os.fsencode(part) for part in os.path.relpath(full, root).split("/"))
+            found[key] = (st.st_ino, st.st_mode, st.st_nlink, st.st_mtime_ns, data)
+    return found
+
+
+@pytest.mark.emdb
+@pytest.mark.parametrize("end", ["unmounted", "killed"])
+def test_second_reader_agrees_after_random_changes(emdb, make_mount, rng, end):
+    mount = make_mount(["segment_size=2M"])
+    scramble(mount.mnt, rng, 300)
+    live = live_files(mount.mnt)
+    if end == "killed":
+        mount.kill9()
+    else:
+        mount.stop()
+    store = compare(Cli(emdb, mount.store))
+    found = {path: what for path, what in store.walk() if isinstance(what, emdbfmt.Object)}
+    names = collections.Counter(what.id for what in found.values())
+    assert found.keys() == live.keys()
+    for path, what in found.items():
+        said = (what.id, what.mode, names[what.id], what.mtime_ns, store.content(what))
+        assert said == live[path], path
