@@ -178,9 +178,9 @@ int expire_start(emdb_db *db)
 		db->sweep_interval_ms = SWEEP_DEFAULT_MS;
 	if (db->read_only || db->sweep_interval_ms < 0)
 		return 0;
-	ret = pthread_create(&db->sweeper, NULL, sweeper_main, db);
+	ret = thread_start(&db->sweeper, sweeper_main, db);
 	db->sweeper_runs = ret == 0;
-	return -ret;
+	return ret;
 }
 
 void expire_stop(emdb_db *db)

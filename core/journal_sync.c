@@ -2,7 +2,6 @@
 #include "core/journal_i.h"
 
 #include <sched.h>
-#include <signal.h>
 
 /* Spins before a waiting thread gives its processor away. */
 #define SPINS 100
@@ -404,18 +403,8 @@ static void *keeper_main(void *arg)
 
 emdb_err threads_start(struct journal *j)
 {
-	sigset_t all, before;
-
-	/* Signals are the program's, not ours; those of a fault in this thread cannot be deferred. */
-	(void)sigfillset(&all);
-	(void)sigdelset(&all, SIGBUS);
-	(void)sigdelset(&all, SIGSEGV);
-	(void)sigdelset(&all, SIGFPE);
-	(void)sigdelset(&all, SIGILL);
-	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
-	j->flusher_runs = pthread_create(&j->flusher, NULL, flusher_main, j) == 0;
-	j->keeper_runs = pthread_create(&j->keeper, NULL, keeper_main, j) == 0;
-	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	j->flusher_runs = thread_start(&j->flusher, flusher_main, j) == 0;
+	j->keeper_runs = thread_start(&j->keeper, keeper_main, j) == 0;
 	if (j->flusher_runs && j->keeper_runs)
 		return EMDB_OK;
 	threads_stop(j);

@@ -48,6 +48,7 @@ static void segment_free(struct segment *s)
 		return;
 	io_munmap(s->io, s->map, segment_bytes(s));
 	(void)io_close(s->io, s->fd);
+	emdb_io_free(s->io);
 	base_free(s->seen);
 	base_free(s);
 }
@@ -98,6 +99,7 @@ static struct segment *segment_new(const struct segment_env *env, uint64_t id)
 		base_free(s);
 		return NULL;
 	}
+	emdb_io_ref(s->io); /* a reference to our bytes may outlive the store */
 	atomic_init(&s->size, 0);
 	atomic_init(&s->len, FMT_SEG_HEADER);
 	atomic_init(&s->live, 0);

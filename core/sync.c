@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/sync.h"
 
+#include <signal.h>
+
 #include <time.h>
 
 #define NS_PER_S UINT64_C(1000000000)
@@ -263,4 +265,22 @@ EMDB_NO_TSA bool cond_wait_until(struct cond *c, struct mutex *m, uint64_t deadl
 		return false;
 	must(err);
 	return true;
+}
+
+/* ---- Threads ---- */
+
+int thread_start(pthread_t *ret, void *(*fn)(void *arg), void *arg)
+{
+	sigset_t all, before;
+	int rc;
+
+	(void)sigfillset(&all);
+	(void)sigdelset(&all, SIGBUS);
+	(void)sigdelset(&all, SIGSEGV);
+	(void)sigdelset(&all, SIGFPE);
+	(void)sigdelset(&all, SIGILL);
+	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
+	rc = pthread_create(ret, NULL, fn, arg);
+	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	return -rc;
 }

@@ -124,6 +124,14 @@ void cond_wait(struct cond *c, struct mutex *m) EMDB_REQUIRES(m);
  */
 bool cond_wait_until(struct cond *c, struct mutex *m, uint64_t deadline_ns) EMDB_REQUIRES(m);
 
+/* ---- Threads ---- */
+
+/*
+ * pthread_create with all signals blocked but those of a fault: they are the program's, not ours.
+ * 0 or a negative errno.
+ */
+int thread_start(pthread_t *ret, void *(*fn)(void *arg), void *arg) EMDB_MUST_CHECK;
+
 /* ---- Debug ---- */
 
 /*
