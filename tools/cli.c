@@ -133,7 +133,7 @@ static int fail_open(const struct cli *cli, const char *path, emdb_err err, cons
 		return cli_fail(cli, CLI_LOCKED, "%s: the store is in use by %s", path, holder);
 	}
 	if (err == EMDB_ERR_DAMAGED)
-		return cli_fail(cli, CLI_FAILED, "%s: %s: %s (see: emdb check)", path,
+		return cli_fail(cli, CLI_FAILED, "%s: %s: %s (see: emdb check, ls --salvage)", path,
 				emdb_strerror(err), detail);
 	if (*detail)
 		return cli_fail(cli, exit_code(err), "%s: %s: %s", path, emdb_strerror(err),
@@ -155,6 +155,14 @@ int cli_open(const struct cli *cli, const char *path, unsigned int flags, emdb_d
 	const emdb_err err = emdb_open(path, &options, ret_db);
 
 	return err ? fail_open(cli, path, err, detail.text) : CLI_OK;
+}
+
+int cli_open_read(const struct cli *cli, const struct cli_args *args, const char *path,
+		  emdb_db **ret_db)
+{
+	const unsigned int salvage = args_has(args, OPT_SALVAGE) ? EMDB_OPEN_SALVAGE : 0;
+
+	return cli_open(cli, path, EMDB_OPEN_READ_ONLY | salvage, ret_db);
 }
 
 int cli_close(const struct cli *cli, const char *path, emdb_db *db, int code)

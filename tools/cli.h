@@ -90,6 +90,9 @@ int cli_fail_err(const struct cli *cli, emdb_err err, const char *what);
  * with the message printed, the exit code.  A store in use names its holder.
  */
 int cli_open(const struct cli *cli, const char *path, unsigned int flags, emdb_db **ret_db);
+/* Opens it for reading, as the option OPT_SALVAGE says. */
+int cli_open_read(const struct cli *cli, const struct cli_args *args, const char *path,
+		  emdb_db **ret_db);
 /* Closes it; returns code, or a failure when code was CLI_OK and closing failed. */
 int cli_close(const struct cli *cli, const char *path, emdb_db *db, int code);
 /* "process 12 on host since when", what is known of it. */
@@ -101,6 +104,13 @@ void cli_holder_text(const struct emdb_lock_info *info, char *buf, size_t size);
 #define OPT_ESCAPED                                                                         \
 	{                                                                                   \
 		'x', "escaped", NULL, "%HH in PATH stands for a byte: %2F is a / in a name" \
+	}
+
+/* The option of commands that only read: what is left of a damaged store. */
+#define OPT_SALVAGE (OPT_LONG_ONLY + 100)
+#define OPT_SALVAGE_ENTRY                                                            \
+	{                                                                            \
+		OPT_SALVAGE, "salvage", NULL, "read what is left of a damaged store" \
 	}
 
 /* Reads text as a path, escaped if option -x says so; CLI_OK or a failure, told. */

@@ -110,7 +110,7 @@ static int run_get(struct cli *cli, const struct cli_args *args)
 	code = cli_name_path(cli, args, args->argv[1], &path);
 	if (code)
 		return code;
-	code = cli_open(cli, args->argv[0], EMDB_OPEN_READ_ONLY, &db);
+	code = cli_open_read(cli, args, args->argv[0], &db);
 	if (!code)
 		code = cli_close(cli, args->argv[0], db, get_open(cli, db, &path, args->argv[1]));
 	path_release(&path);
@@ -119,6 +119,7 @@ static int run_get(struct cli *cli, const struct cli_args *args)
 
 static const struct cli_opt get_opts[] = {
 	OPT_ESCAPED,
+	OPT_SALVAGE_ENTRY,
 	{ 0, NULL, NULL, NULL },
 };
 

@@ -403,7 +403,7 @@ static int run_ls(struct cli *cli, const struct cli_args *args)
 	code = cli_path(cli, args, ls.text, &path);
 	if (code)
 		return code;
-	code = cli_open(cli, args->argv[0], EMDB_OPEN_READ_ONLY, &ls.db);
+	code = cli_open_read(cli, args, args->argv[0], &ls.db);
 	if (!code) {
 		code = ls_open(&ls, &path);
 		if (!code && ls.damaged)
@@ -422,6 +422,7 @@ static const struct cli_opt ls_opts[] = {
 	{ 'R', "recursive", NULL, "what is in nested namespaces too; whole paths, as with -x" },
 	{ 'U', "unsorted", NULL, "do not sort: bounded memory for a namespace of any size" },
 	{ 'x', "escaped", NULL, "%HH in PATH and in what is printed stands for a byte" },
+	OPT_SALVAGE_ENTRY,
 	{ 0, NULL, NULL, NULL },
 };
 

@@ -187,7 +187,7 @@ static int run_stat(struct cli *cli, const struct cli_args *args)
 	int code;
 
 	cli->json = args_has(args, 'j');
-	code = cli_open(cli, path, EMDB_OPEN_READ_ONLY, &db);
+	code = cli_open_read(cli, args, path, &db);
 	if (code)
 		return code;
 	err = emdb_stats_get(db, &stats);
@@ -202,6 +202,7 @@ static int run_stat(struct cli *cli, const struct cli_args *args)
 
 static const struct cli_opt stat_opts[] = {
 	{ 'j', "json", NULL, "one JSON object; sizes are bytes, open_us microseconds" },
+	OPT_SALVAGE_ENTRY,
 	{ 0, NULL, NULL, NULL },
 };
 

@@ -559,7 +559,13 @@ def test_damage_is_never_silence(cli):
     cli("put", "c", "x")
     damage(cli, b"the value that rots")
     done = subprocess.run([cli.program, "get", cli.store, "b"], capture_output=True, check=False)
-    assert done.returncode == FAILED and done.stdout == b"" and done.stderr
+    assert done.returncode == FAILED and done.stdout == b"" and b".seg offset" in done.stderr
+    cli("put", "d", "x", code=FAILED)
+    assert cli.names("--salvage") == ["a", "c"]
+    assert cli("get", "--salvage", "c") == b"x"
+    cli("get", "--salvage", "b", code=FAILED)
+    assert cli.json("stat", "--salvage")[0]["damaged"] is True
+    cli("ls", code=FAILED)
 
 
 # ---- Command lines -----------------------------------------------------------------
