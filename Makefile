@@ -233,7 +233,7 @@ install: all
 	$(Q)$(call put,644,$(wildcard packaging/systemd/user/*),$(UNITDIR)/user)
 	$(Q)$(call put,644,$(wildcard packaging/completion/*),$(PREFIX)/share/bash-completion/completions)
 	$(Q)if [ -e $(BIN)/emdbfs ]; then install -d $(D)$(PREFIX)/sbin && \
-		ln -sf ../bin/emdbfs $(D)$(PREFIX)/sbin/mount.fuse.emdbfs; fi
+		for h in mount.emdbfs mount.fuse.emdbfs; do ln -sf ../bin/emdbfs $(D)$(PREFIX)/sbin/$$h; done; fi
 # What an install into an empty directory gives is what goes.
 uninstall:
 	$(Q)t=$$(mktemp -d) && $(MAKE) -s --no-print-directory install DESTDIR="$$t" && \
