@@ -54,6 +54,9 @@ emdb_err commit_rec(emdb_db *db, struct rec *r, const struct iovec *value_iov, i
 	size_t n;
 
 	emdb_assert(value_pieces <= VALUE_PIECES);
+	/* As a decoder would have it, so that memory is what a replay would make of it. */
+	if (!(r->mask & REC_F_TIMES))
+		r->mtime_ns = r->atime_ns = r->btime_ns = r->time_ns;
 	if (max > sizeof(stack)) {
 		head = base_malloc(max);
 		if (!head)
