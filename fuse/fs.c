@@ -67,7 +67,7 @@ void fs_on_expire(void *ctx, uint64_t parent, const void *key, size_t key_len, u
 	if (n == NULL)
 		return;
 	(void)names_from_key(key, key_len, fs_reserved(parent), name);
-	notify_deleted(n, parent, id, name, true);
+	notify_deleted(n, parent, id, name);
 }
 
 void fs_status(struct fs *fs, char *buf, size_t n)

@@ -10,17 +10,23 @@
 
 #include <linux/fuse.h>
 
-/* When notify_deleted() waits for room: 20 MiB of jobs at worst. */
+/* Beyond this the deletions in one directory become one job. */
 #define NOTIFY_QUEUE_MAX 65536u
 /* Longest that notify_settle() waits, ms. */
 #define NOTIFY_SETTLE_MS 50
 /* The kernel's flag for "believe it no longer", which leaves the name in place. */
 #define NOTIFY_EXPIRE_ONLY 1u
 
+enum job_kind {
+	JOB_CHANGED, /* ask for the name again, and for the attributes of the child */
+	JOB_DELETED, /* the name is gone */
+	JOB_LISTING, /* so are many in this directory */
+};
+
 struct job {
 	struct job *next;
 	uint64_t parent, child;
-	bool deleted;
+	enum job_kind kind;
 	size_t len;
 	char name[];
 };
@@ -31,9 +37,9 @@ struct notify {
 	pthread_mutex_t lock;
 	pthread_cond_t work;    /* a job came, or stop */
 	pthread_cond_t settled; /* a job was done, or stop */
-	pthread_cond_t room;    /* the queue was emptied, or stop */
 	struct job *first;      /* guarded by lock */
 	struct job **last;      /* guarded by lock; end of the list */
+	uint64_t last_listing;  /* guarded by lock; the directory, if the last job is JOB_LISTING */
 	size_t count;           /* guarded by lock */
 	uint64_t queued, done;  /* guarded by lock; jobs ever queued, and finished */
 	bool stop;              /* guarded by lock */
@@ -100,12 +106,18 @@ static void delete_name(struct notify *n, const struct job *j, struct stale *s)
 
 static void notify_job(struct notify *n, const struct job *j, struct stale *s)
 {
-	if (j->deleted) {
+	switch (j->kind) {
+	case JOB_CHANGED:
+		expire_name(n, j);
+		(void)fuse_lowlevel_notify_inval_inode(n->se, j->child, -1, 0);
+		break;
+	case JOB_DELETED:
 		delete_name(n, j, s);
-		return;
+		break;
+	case JOB_LISTING:
+		s->parent = j->parent;
+		break;
 	}
-	expire_name(n, j);
-	(void)fuse_lowlevel_notify_inval_inode(n->se, j->child, -1, 0);
 }
 
 /* Takes the whole queue; NULL: stop.  Blocks while it is empty. */
@@ -121,7 +133,7 @@ static struct job *take_all(struct notify *n)
 		n->first = NULL;
 		n->last = &n->first;
 		n->count = 0;
-		(void)pthread_cond_broadcast(&n->room);
+		n->last_listing = 0;
 	}
 	(void)pthread_mutex_unlock(&n->lock);
 	return list;
@@ -174,7 +186,6 @@ struct notify *notify_new(struct fuse_session *se)
 	n->last = &n->first;
 	(void)pthread_mutex_init(&n->lock, NULL);
 	(void)pthread_cond_init(&n->work, NULL);
-	(void)pthread_cond_init(&n->room, NULL);
 	(void)pthread_cond_init(&n->settled, NULL);
 	if (pthread_create(&n->thread, NULL, notify_main, n) != 0) {
 		n->joined = true;
@@ -191,7 +202,6 @@ void notify_stop(struct notify *n)
 	(void)pthread_mutex_lock(&n->lock);
 	n->stop = true;
 	(void)pthread_cond_broadcast(&n->work);
-	(void)pthread_cond_broadcast(&n->room);
 	(void)pthread_cond_broadcast(&n->settled);
 	(void)pthread_mutex_unlock(&n->lock);
 	(void)pthread_join(n->thread, NULL);
@@ -211,53 +221,61 @@ void notify_free(struct notify *n)
 	}
 	(void)pthread_mutex_destroy(&n->lock);
 	(void)pthread_cond_destroy(&n->work);
-	(void)pthread_cond_destroy(&n->room);
 	(void)pthread_cond_destroy(&n->settled);
 	free(n);
 }
 
-static struct job *job_new(uint64_t parent, uint64_t child, const char *name, bool deleted)
+static void push_locked(struct notify *n, struct job *j)
+{
+	*n->last = j;
+	n->last = &j->next;
+	n->last_listing = j->kind == JOB_LISTING ? j->parent : 0;
+	n->count++;
+	n->queued++;
+	(void)pthread_cond_signal(&n->work);
+}
+
+/*
+ * Too many deletions to tell one by one: that the listing is out of date must
+ * do.  The names themselves go from the caches by their own timeouts.
+ */
+static bool merge_locked(struct notify *n, struct job *j)
+{
+	if (j->kind != JOB_DELETED || n->count < NOTIFY_QUEUE_MAX)
+		return false;
+	if (n->last_listing == j->parent)
+		return true;
+	j->kind = JOB_LISTING;
+	return false;
+}
+
+static void enqueue(struct notify *n, enum job_kind kind, uint64_t parent, uint64_t child,
+		    const char *name)
 {
 	const size_t len = strlen(name);
 	struct job *j = malloc(sizeof(*j) + len + 1);
 
 	if (j == NULL)
-		return NULL;
-	*j = (struct job){ .parent = parent, .child = child, .deleted = deleted, .len = len };
-	memcpy(j->name, name, len + 1);
-	return j;
-}
-
-static void enqueue(struct notify *n, struct job *j, bool wait)
-{
-	bool stopped;
-
-	if (j == NULL)
 		return;
+	*j = (struct job){ .kind = kind, .parent = parent, .child = child, .len = len };
+	memcpy(j->name, name, len + 1);
 	(void)pthread_mutex_lock(&n->lock);
-	while (wait && n->count >= NOTIFY_QUEUE_MAX && !n->stop)
-		(void)pthread_cond_wait(&n->room, &n->lock);
-	stopped = n->stop;
-	if (!stopped) {
-		*n->last = j;
-		n->last = &j->next;
-		n->count++;
-		n->queued++;
-		(void)pthread_cond_signal(&n->work);
+	if (!n->stop && !merge_locked(n, j)) {
+		push_locked(n, j);
+		j = NULL;
 	}
 	(void)pthread_mutex_unlock(&n->lock);
-	if (stopped)
-		free(j);
+	free(j);
 }
 
-void notify_deleted(struct notify *n, uint64_t parent, uint64_t child, const char *name, bool wait)
+void notify_deleted(struct notify *n, uint64_t parent, uint64_t child, const char *name)
 {
-	enqueue(n, job_new(parent, child, name, true), wait);
+	enqueue(n, JOB_DELETED, parent, child, name);
 }
 
 void notify_changed(struct notify *n, uint64_t parent, uint64_t child, const char *name)
 {
-	enqueue(n, job_new(parent, child, name, false), false);
+	enqueue(n, JOB_CHANGED, parent, child, name);
 }
 
 void notify_settle(struct notify *n)

@@ -32,11 +32,8 @@ struct notify *notify_new(struct fuse_session *se);
 void notify_stop(struct notify *n);
 void notify_free(struct notify *n);
 
-/*
- * The entry is gone: watchers hear of it too.  wait: be held up while very
- * many are queued, which a thread that answers requests must never be.
- */
-void notify_deleted(struct notify *n, uint64_t parent, uint64_t child, const char *name, bool wait);
+/* The entry is gone: those who watch the file hear of it too.  Never blocks. */
+void notify_deleted(struct notify *n, uint64_t parent, uint64_t child, const char *name);
 /* What the kernel knows of the name and of the attributes behind it is out of date. */
 void notify_changed(struct notify *n, uint64_t parent, uint64_t child, const char *name);
 /*

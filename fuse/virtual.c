@@ -65,28 +65,38 @@ static void find_place(struct fs *fs, uint64_t id, struct place *ret)
 	free(key);
 }
 
+/* Makes the kernel ask for the name again. */
+static void forget_place(struct fs *fs, uint64_t id, const struct place *place)
+{
+	struct notify *n = atomic_load_explicit(&fs->notify, memory_order_acquire);
+
+	if (n == NULL || place->name[0] == '\0')
+		return;
+	notify_changed(n, place->parent, id, place->name);
+	notify_settle(n);
+}
+
 /*
  * The kernel keeps the name for as long as it was told when it looked it up;
- * now that is too long, or the name is gone.
+ * now that is too long, or the name is gone.  When it goes at once, the store
+ * has the deletion told too, which waits for our caller's lock on the file;
+ * so the name is dealt with before.
  */
 static int set_deadline(struct fs *fs, const struct emdb_attr *attr, int64_t expires_ms)
 {
-	struct notify *n = atomic_load_explicit(&fs->notify, memory_order_acquire);
+	const bool gone = expires_ms != 0 && expires_ms <= emdb_now_ms(fs->db);
 	struct emdb_attr change = *attr;
 	struct place place;
 	emdb_err err;
 
 	find_place(fs, attr->id, &place);
+	if (gone)
+		forget_place(fs, attr->id, &place);
 	change.expires_ms = expires_ms;
 	err = emdb_node_setattr(fs->db, attr->id, &change, EMDB_SET_EXPIRES, &change);
-	if (err != EMDB_OK || n == NULL || place.name[0] == '\0')
-		return emdb_err_errno(err);
-	/* The caller has the file locked, which a deletion waits for: that one comes second. */
-	notify_changed(n, place.parent, attr->id, place.name);
-	notify_settle(n);
-	if (expires_ms != 0 && expires_ms <= emdb_now_ms(fs->db))
-		notify_deleted(n, place.parent, attr->id, place.name, false);
-	return 0;
+	if (err == EMDB_OK && !gone)
+		forget_place(fs, attr->id, &place);
+	return emdb_err_errno(err);
 }
 
 static int get_ttl(struct fs *fs, const struct emdb_attr *attr, struct value *ret)
