@@ -23,7 +23,42 @@ struct world {
 	struct emdb_detail detail;
 	struct journal *j;
 	int dirfd;
+	/* What world_before() fails; all atomic, the journal's threads look at them. */
+	_Atomic(bool) dead;    /* every change */
+	_Atomic(bool) no_room; /* every fallocate, -ENOSPC */
+	_Atomic(uint64_t) mask, nth, calls, hits;
+	_Atomic(bool) sticky;
+	_Atomic(int) err;
 };
+
+static inline int world_before(void *arg, const struct io_event *ev)
+{
+	struct world *const w = arg;
+	uint64_t n;
+
+	if (w->dead && ((IO_MASK_CHANGE & IO_MASK(ev->op)) || (ev->flags & O_CREAT)))
+		return -EIO;
+	if (w->no_room && ev->op == IO_OP_FALLOCATE)
+		return -ENOSPC;
+	if (!(w->mask & IO_MASK(ev->op)))
+		return 0;
+	n = atomic_fetch_add(&w->calls, 1) + 1;
+	if (w->nth == 0 || (w->sticky ? n < w->nth : n != w->nth))
+		return 0;
+	atomic_fetch_add(&w->hits, 1);
+	return w->err;
+}
+
+/* Call number nth of those in mask fails with err, and with sticky all later ones; 0: none. */
+static inline void world_fault(struct world *w, uint64_t mask, uint64_t nth, bool sticky, int err)
+{
+	w->mask = 0;
+	w->calls = w->hits = 0;
+	w->nth = nth;
+	w->sticky = sticky;
+	w->err = err;
+	w->mask = mask;
+}
 
 /* What world_host() answers; empty: no boot id. */
 static const char *world_boot = BOOT1;
@@ -39,12 +74,15 @@ static inline int world_host(struct emdb_io *io, struct io_host *ret)
 /* dir: NULL for the memory backend. */
 static inline void world_init(struct world *w, const char *dir)
 {
+	struct io_fault plan = { .before = world_before, .hook_arg = w };
+
 	memset(w, 0, sizeof(*w));
 	world_boot = BOOT1;
 	w->inner = dir ? emdb_io_posix_new() : emdb_io_mem_new();
 	CHECK(w->inner);
 	w->fault = emdb_io_fault_new(w->inner);
 	CHECK(w->fault);
+	emdb_io_fault_set(w->fault, &plan);
 	w->ops = *w->fault->ops;
 	w->ops.host = world_host;
 	w->io.ops = &w->ops;
@@ -221,14 +259,10 @@ static inline void world_close(struct world *w)
 /* Ends the journal as SIGKILL would: nothing is changed on disk any more. */
 static inline void world_kill(struct world *w)
 {
-	const struct io_fault dead = {
-		.mask = IO_MASK_CHANGE, .nth = 1, .err = -EIO, .sticky = true
-	};
-
-	emdb_io_fault_set(w->fault, &dead);
+	w->dead = true;
 	(void)!journal_close(w->j);
-	emdb_io_fault_set(w->fault, NULL);
 	w->j = NULL;
+	w->dead = false;
 }
 
 /* ---- Files ------------------------------------------------------------ */
@@ -260,6 +294,72 @@ static inline void seg_read(struct world *w, uint64_t lsn, void *p, size_t n)
 	CHECK_OK(io_pread_full(w->inner, fd, p, n, lsn & ((1u << SHIFT) - 1), &got));
 	CHECK_UEQ(got, n);
 	(void)io_close(w->inner, fd);
+}
+
+/* CRC over the names, lengths and bytes of manifest and segments. */
+static inline int digest_one(void *arg, const char *name)
+{
+	struct world *const w = ((void **)arg)[0];
+	uint32_t *const crc = ((void **)arg)[1];
+	struct buf b = BUF_INIT;
+	char path[300];
+
+	snprintf(path, sizeof(path), JOURNAL_DIR "/%s", name);
+	CHECK_OK(io_read_file(w->inner, w->dirfd, path, 1u << 30, &b));
+	/* Names come in any order. */
+	*crc += crc32c(crc32c(0, name, strlen(name)), b.data, b.len) + (uint32_t)b.len;
+	buf_release(&b);
+	return 0;
+}
+
+static inline uint32_t world_digest(struct world *w)
+{
+	struct buf b = BUF_INIT;
+	uint32_t crc = 0;
+	int fd;
+
+	CHECK_OK(io_read_file(w->inner, w->dirfd, MANIFEST_NAME, 1u << 30, &b));
+	crc = crc32c(0, b.data, b.len);
+	buf_release(&b);
+	CHECK_OK(io_openat(w->inner, w->dirfd, JOURNAL_DIR, O_RDONLY | O_DIRECTORY, 0, &fd));
+	CHECK_OK(io_list(w->inner, fd, digest_one, (void *[]){ w, &crc }));
+	(void)io_close(w->inner, fd);
+	return crc;
+}
+
+static inline int count_one(void *arg, const char *name)
+{
+	(void)name;
+	++*(size_t *)arg;
+	return 0;
+}
+
+static inline size_t world_files(struct world *w)
+{
+	size_t n = 0;
+	int fd;
+
+	CHECK_OK(io_openat(w->inner, w->dirfd, JOURNAL_DIR, O_RDONLY | O_DIRECTORY, 0, &fd));
+	CHECK_OK(io_list(w->inner, fd, count_one, &n));
+	(void)io_close(w->inner, fd);
+	return n;
+}
+
+static inline void seg_cut(struct world *w, uint64_t id, uint64_t size)
+{
+	const int fd = seg_fd(w, id);
+
+	CHECK_OK(io_ftruncate(w->inner, fd, size));
+	(void)io_close(w->inner, fd);
+}
+
+static inline void seg_flip(struct world *w, uint64_t lsn)
+{
+	uint8_t b;
+
+	seg_read(w, lsn, &b, 1);
+	b ^= 0x10;
+	seg_write(w, lsn, &b, 1);
 }
 
 static inline void seg_zero(struct world *w, uint64_t lsn, size_t n)
