@@ -379,9 +379,12 @@ static void sweep_shard(emdb_db *db, struct objtab_shard *s,
 			if (big && fn(ctx, (*p)->id, big)) {
 				remove_locked(s, p);
 				big_discard_pinned(db, big);
-			} else {
-				p = &(*p)->next;
+				continue;
 			}
+			/* Replay left that open, because a LINK may come after its object. */
+			if (big)
+				(*p)->orphan = false;
+			p = &(*p)->next;
 		}
 	}
 	mutex_unlock(&s->lock);
