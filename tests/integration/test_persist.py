@@ -116,6 +116,25 @@ def test_kill_keeps_everything_acknowledged(mount):
     os.mkdir(mount / "works")
 
 
+def test_forgotten_by_the_kernel_after_a_remount(mount):
+    """Files that the kernel learns of, forgets, and asks for again."""
+    if os.getuid() != 0:
+        pytest.skip("needs root to make the kernel forget")
+    want = {}
+    for i, size in enumerate([200, 9000, 20_000, 300_000] * 50):
+        want[f"f{i}"] = os.urandom(size)
+        put(mount / f"f{i}", want[f"f{i}"])
+    for i in range(0, 200, 3):
+        want[f"r{i}"] = want.pop(f"f{i}")
+        os.rename(mount / f"f{i}", mount / f"r{i}")
+    mount.remount()
+    for _ in range(3):
+        assert sorted(os.listdir(mount.mnt)) == sorted(want)
+        for name, data in want.items():
+            assert get(mount / name) == data
+        put("/proc/sys/vm/drop_caches", b"2")
+
+
 @pytest.mark.emdb
 def test_unlinked_open_files_are_gone_after_remount(mount):
     fd = with_open_leftovers(mount.mnt)
