@@ -323,8 +323,12 @@ static emdb_err begin_new(struct journal *j)
 	if (rc == 0)
 		rc = io_openat(j->cfg.io, j->cfg.dirfd, JOURNAL_DIR, O_RDONLY | O_DIRECTORY, 0,
 			       &j->env.dirfd);
-	if (rc < 0 || (err && err != EMDB_ERR_NOT_FOUND)) {
-		err = rc < 0 ? err_of_io(rc) : EMDB_ERR_EXISTS;
+	if (rc < 0) {
+		err = err_of_io(rc);
+	} else if (err == EMDB_ERR_CORRUPT || err == EMDB_ERR_VERSION) {
+		err = EMDB_ERR_EXISTS;
+	} else if (err && err != EMDB_ERR_NOT_FOUND) {
+		; /* it cannot be read */
 	} else if (!err && holds_frames(j, &old)) {
 		journal_detail(j, UINT64_MAX, 0, "there is a journal with data already");
 		err = EMDB_ERR_EXISTS;
@@ -588,6 +592,7 @@ emdb_err spare_make_locked(struct journal *j)
 	if (io_clock_mono_ns(j->cfg.io) < j->spare_retry_ns)
 		return EMDB_ERR_NO_SPACE;
 	err = spare_create(j, &j->spare);
+	atomic_store(&j->spare_ready, !err);
 	if (err == EMDB_ERR_NO_SPACE) {
 		j->spare_retry_ns = io_clock_mono_ns(j->cfg.io) + SPARE_RETRY_NS;
 		if (!atomic_exchange(&j->low_space, true))
@@ -628,6 +633,7 @@ static emdb_err roll_locked(struct journal *j)
 		return err;
 	next = j->spare;
 	j->spare = NULL;
+	atomic_store(&j->spare_ready, false);
 	atomic_store_explicit(&next->len, segment_bytes(next), memory_order_release);
 	atomic_store_explicit(&next->state, SEGMENT_ACTIVE, memory_order_release);
 	/* Before the tail: a writer that reserved in the new one finds it here. */
@@ -659,8 +665,9 @@ static inline uint64_t room_end(const struct journal *j, uint64_t tail, unsigned
 {
 	const uint64_t end = (tail | j->mask) + 1 - FMT_SEAL_ROOM;
 
-	if (likely(!atomic_load_explicit(&j->low_space, memory_order_relaxed)) ||
-	    (flags & JOURNAL_RESERVE))
+	/* Without a next segment at hand the last room is kept back, full disk or slow keeper. */
+	if ((flags & JOURNAL_RESERVE) ||
+	    atomic_load_explicit(&j->spare_ready, memory_order_relaxed))
 		return end;
 	return end - j->low_room;
 }
@@ -681,7 +688,7 @@ static EMDB_NOINLINE emdb_err make_room(struct journal *j, uint64_t tail, uint64
 	else if (now + len > (now | j->mask) + 1 - FMT_SEAL_ROOM)
 		err = roll_locked(j);
 	else if (now + len > room_end(j, now, flags))
-		err = spare_make_locked(j); /* room is only kept back: is there space again? */
+		err = spare_make_locked(j); /* room is only kept back */
 	mutex_unlock(&j->roll_lock);
 	return err;
 }

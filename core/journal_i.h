@@ -84,6 +84,7 @@ struct journal {
 	_Atomic(bool) failed;              /* set once, under sync_lock; atomic */
 	_Atomic(bool) running;             /* between journal_start and journal_close; atomic */
 	_Atomic(bool) low_space;           /* changed under roll_lock; atomic */
+	_Atomic(bool) spare_ready;         /* there is one; changed under roll_lock; atomic */
 	_Atomic(bool) spare_asked;         /* the keeper knows; atomic */
 	char pad2[CACHE_LINE];
 	_Atomic(uint64_t) appends; /* atomic */

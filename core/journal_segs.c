@@ -87,6 +87,8 @@ emdb_err journal_seal(struct journal *j)
 
 	if (!atomic_load_explicit(&j->running, memory_order_acquire))
 		return EMDB_ERR_READ_ONLY;
+	if (journal_has_failed(j))
+		return EMDB_ERR_FAILED;
 	if (!end)
 		return EMDB_OK;
 	err = journal_sync_to(j, end);
