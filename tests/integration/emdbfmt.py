@@ -8,7 +8,8 @@ disagree, one of them or the manual page is wrong.
     python3 emdbfmt.py STORE            what the store holds, as JSON lines
     python3 emdbfmt.py --frames STORE   every record of the journal
 
-It reads closed stores, whole and undamaged; anything else is a FormatError.
+It reads undamaged stores, closed or left open by a process of this boot that
+was killed; anything else is a FormatError.
 """
 
 import argparse
@@ -167,12 +168,18 @@ def read_manifest(data, uuid):
 
 def check_segment_header(data, ident, sb):
     expect(len(data) >= SEGMENT_HEADER, f"segment {ident}: size")
-    magic, version, shift, uuid, own, _, _, _ = SEGMENT.unpack_from(data)
+    magic, version, shift, uuid, own, _, boot, _ = SEGMENT.unpack_from(data)
     expect(magic == b"EMDBSEG\x01" and version == 1, f"segment {ident}: magic")
     expect(crc32c(data[:252]) == struct.unpack_from("<I", data, 252)[0], f"segment {ident}: CRC")
     expect(uuid == sb.uuid and own == ident and shift == sb.segment_shift,
            f"segment {ident}: of another store or place")
     expect(not any(data[SEGMENT.size:252]), f"segment {ident}: reserved bytes")
+    return boot
+
+
+def this_boot():
+    text = pathlib.Path("/proc/sys/kernel/random/boot_id").read_text()
+    return bytes.fromhex(text.strip().replace("-", ""))
 
 
 # ---- Records -------------------------------------------------------------
@@ -288,16 +295,21 @@ def read_record(kind, ref, data):
 # ---- The journal ---------------------------------------------------------
 
 
-def read_frame(data, at, lsn):
-    """(kind, length) of the frame at `at`; None where nothing was written."""
+def parse_frame(data, at, lsn):
+    """(kind, length) of a frame at `at`, or why there is none; and the length that it claims."""
     if len(data) - at < 20 or not any(data[at:at + 20]):
-        return None
+        return None, "nothing was written there", 0
     crc, word, own, _durable = struct.unpack_from("<IIQI", data, at)
     kind, length = word >> 24, (word & 0xFFFFFF) * 8
-    expect(own == lsn, f"frame at LSN {lsn:#x}: its own LSN is {own:#x}")
-    expect(20 <= length <= len(data) - at, f"frame at LSN {lsn:#x}: length")
-    expect(crc32c(data[at + 4:at + length]) == crc, f"frame at LSN {lsn:#x}: CRC")
-    return kind, length
+    if own != lsn:
+        return None, f"its own LSN is {own:#x}", 0
+    if kind not in KINDS and kind not in (BATCH, SEAL):
+        return None, f"kind {kind}", 0
+    if not 20 <= length <= len(data) - at:
+        return None, f"length {length}", 0
+    if crc32c(data[at + 4:at + length]) != crc:
+        return None, "CRC", length
+    return (kind, length), None, length
 
 
 def frame_records(data, at, lsn, kind, length):
@@ -326,9 +338,17 @@ class Journal:
         self.manifest = read_manifest((self.path / "manifest").read_bytes(), self.sb.uuid)
         self.frames = 0
 
+    def next_frame(self, data, at, base):
+        """Where the next frame is behind bytes that are none; the end when there is none."""
+        _, _, length = parse_frame(data, at, base + at)
+        at += max(length, 8)
+        while at < len(data) and parse_frame(data, at, base + at)[0] is None:
+            at += 8
+        return min(at, len(data))
+
     def segment_records(self, ident, length):
         data = (self.path / "journal" / f"{ident:016x}.seg").read_bytes()
-        check_segment_header(data, ident, self.sb)
+        boot = check_segment_header(data, ident, self.sb)
         if length:
             expect(length <= len(data), f"segment {ident}: shorter than the manifest says")
             data = data[:length]
@@ -338,10 +358,12 @@ class Journal:
             if base + at in self.manifest.gaps:
                 at += self.manifest.gaps[base + at]
                 continue
-            frame = read_frame(data, at, base + at)
+            frame, why, _ = parse_frame(data, at, base + at)
             if frame is None:
-                expect(not length, f"segment {ident}: nothing at {at}, before its end")
-                return
+                expect(not length, f"segment {ident}: no frame at {at}: {why}")
+                expect(boot == this_boot(), f"segment {ident}: left open by another boot")
+                at = self.next_frame(data, at, base)
+                continue
             kind, size = frame
             self.frames += 1
             yield from frame_records(data, at, base + at, kind, size)
