@@ -327,7 +327,7 @@ static void model_step(enum shape shape, unsigned grow, uint64_t *rng)
 TEST(test_index_hash__model)
 {
 	uint64_t rng = test_seed();
-	const unsigned steps = SLOW ? 6000 : 25000;
+	const unsigned steps = SLOW ? 1500 : 25000;
 	static const unsigned grow[] = { 95, 50, 10, 70, 0 };
 
 	for (unsigned shape = 0; shape < SHAPE_COUNT; shape++) {
@@ -358,7 +358,7 @@ static double live_per_key(size_t base)
 
 TEST(test_index_hash__memory_budget)
 {
-	const uint64_t n = SLOW ? 150000 : 2100000;
+	const uint64_t n = SLOW ? 50000 : 2100000;
 	double worst = 0;
 	double worst_moment = 0;
 	uint64_t sample = 1000;
@@ -412,7 +412,7 @@ TEST(test_index_hash__memory_budget)
  */
 TEST(test_index_hash__no_operation_stalls)
 {
-	const uint64_t n = SLOW ? 50000 : 1000000;
+	const uint64_t n = SLOW ? 30000 : 1000000;
 	const size_t page_bytes = 64 + 2 * HIDX_PAGE_FULL * 16;
 	unsigned doublings = 0;
 
@@ -443,7 +443,7 @@ TEST(test_index_hash__no_operation_stalls)
 /* What is left behind in one corner of a table that was large must not keep its directory. */
 TEST(test_index_hash__directory_shrinks_around_a_cluster)
 {
-	const uint64_t n = 100000;
+	const uint64_t n = SLOW ? 20000 : 100000;
 	const uint64_t corner = (uint64_t)0x1234 << 48;
 
 	setup();
@@ -571,7 +571,7 @@ static void check_same(const struct hidx_slot *sorted, size_t n)
 
 TEST(test_index_hash__build)
 {
-	static const size_t sizes[] = { 0, 1, 4, 5, 88, 89, 129, 1000, 30000 };
+	static const size_t sizes[] = { 0, 1, 4, 5, 88, 89, 129, 1000, SLOW ? 4000 : 30000 };
 	uint64_t rng = test_seed();
 
 	for (unsigned shape = 0; shape < SHAPE_COUNT; shape++) {
