@@ -530,7 +530,10 @@ EMDB_API EMDB_CHECKED emdb_err emdb_node_read(emdb_db *db, uint64_t id, uint64_t
 					      size_t len, size_t *ret_len);
 #define EMDB_WRITE_KILL_SUID 0x1u
 #define EMDB_WRITE_APPEND    0x2u /* at the end, whatever offset says */
-/* pwrite(2): all or nothing.  Up to 1 MiB is atomic; more is several frames. */
+/*
+ * pwrite(2): all or nothing.  Up to 1 MiB (in stores with segments below
+ * 4 MiB: nearly half a segment) is atomic; more is several frames.
+ */
 EMDB_API EMDB_CHECKED emdb_err emdb_node_write(emdb_db *db, uint64_t id, uint64_t offset,
 					       const void *data, size_t len, unsigned int flags);
 

@@ -158,7 +158,7 @@ emdb_err emdb_node_read(emdb_db *db, uint64_t id, uint64_t offset, void *buf, si
 /* ---- What a write does to deadline and mode --------------------------------------- */
 
 /* With basis `modify` a write starts the clock of an expiring object again. */
-static int64_t rearmed(emdb_db *db, uint64_t ns_id, int64_t expires_ms)
+int64_t node_rearmed(emdb_db *db, uint64_t ns_id, int64_t expires_ms)
 {
 	const struct ns *const ns = ns_any_pinned(db, ns_id);
 	int64_t ttl;
@@ -201,7 +201,7 @@ static emdb_err big_side_effects(struct node *n, unsigned int flags)
 		link = big->links[0];
 	suid = flags & EMDB_WRITE_KILL_SUID && has_suid(big->mode);
 	mutex_unlock(&big->lock);
-	expires = rearmed(n->db, link.ns, now);
+	expires = node_rearmed(n->db, link.ns, now);
 	if (!suid && expires == now)
 		return EMDB_OK;
 	err = rec_of_big(n->db, n->id, big, db_now_ns(n->db), &r);
@@ -262,7 +262,7 @@ static emdb_err rewrite_plain(struct node *n, uint64_t offset, const void *data,
 	if (kill && r.mask & REC_F_META)
 		r.mode = without_suid(r.mode);
 	if (r.mask & REC_F_EXPIRES)
-		r.expires_ms = rearmed(n->db, r.ns, r.expires_ms);
+		r.expires_ms = node_rearmed(n->db, r.ns, r.expires_ms);
 	if (offset && old)
 		iov[k++] = (struct iovec){ (void *)(uintptr_t)e->rec.value,
 					   (size_t)min_u64(offset, min_u64(old, size)) };
@@ -332,7 +332,7 @@ emdb_err emdb_node_write(emdb_db *db, uint64_t id, uint64_t offset, const void *
 	if (len > EMDB_VALUE_MAX || (!(flags & EMDB_WRITE_APPEND) && offset > EMDB_VALUE_MAX - len))
 		return EMDB_ERR_VALUE_TOO_LARGE;
 	while (!err && len) {
-		const size_t n = min_size(len, FMT_EXTENT_MAX);
+		const size_t n = min_size(len, db_extent_max(db));
 
 		err = write_piece(db, id, offset, p, n, flags);
 		p += n;

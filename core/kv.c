@@ -76,6 +76,7 @@ static emdb_err put_record(struct op *op, const void *key, size_t key_len, const
 		r->mask = REC_F_NS | REC_F_KEY | REC_F_TIME | REC_F_VALUE;
 		r->ns = op->ns->id;
 		r->time_ns = db_now_ns(op->db);
+		r->mtime_ns = r->atime_ns = r->btime_ns = r->time_ns;
 	}
 	r->key = key;
 	r->key_len = key_len;
@@ -112,7 +113,7 @@ static emdb_err put_extents(struct op *op, uint64_t id, const uint8_t *value, si
 	uint64_t off = 0, count = 0;
 
 	while (off < value_len) {
-		const size_t n = min_size(value_len - off, FMT_EXTENT_MAX);
+		const size_t n = min_size(value_len - off, db_extent_max(op->db));
 		const struct iovec iov = { (void *)(uintptr_t)(value + off), n };
 		struct rec r = { .kind = REC_WRITE,
 				 .mask = REC_F_TIME | REC_F_VALUE | REC_F_ID | REC_F_SIZE |
@@ -140,6 +141,25 @@ static emdb_err put_extents(struct op *op, uint64_t id, const uint8_t *value, si
 	return EMDB_OK;
 }
 
+/* What a promoted object keeps of its metadata stands in its INODE record, not in the entry's. */
+static emdb_err keep_of_big(struct op *op, struct rec *inode)
+{
+	struct obj_view v;
+	struct rec old;
+	emdb_err err;
+
+	if (!objtab_get_pinned(op->db, op->entry.id, &v) || !v.big)
+		return EMDB_ERR_CORRUPT;
+	err = rec_of_big(op->db, op->entry.id, v.big, inode->time_ns, &old);
+	if (err)
+		return err;
+	inode->mask |= old.mask & (REC_F_XATTRS | REC_F_RDEV);
+	inode->xattrs = old.xattrs;
+	inode->xattrs_len = old.xattrs_len;
+	inode->rdev = old.rdev;
+	return EMDB_OK;
+}
+
 /* structure held exclusively. */
 static emdb_err put_big(struct op *op, const void *key, size_t key_len, const void *value,
 			size_t value_len, int64_t expires_ms)
@@ -155,6 +175,8 @@ static emdb_err put_big(struct op *op, const void *key, size_t key_len, const vo
 	err = put_record(op, key, key_len, NULL, 0, expires_ms, &inode);
 	if (!err && op->live)
 		err = entry_attr_pinned(db, &op->entry, &attr);
+	if (!err && op->live && op->entry.rec.kind == REC_LINK)
+		err = keep_of_big(op, &inode);
 	if (err)
 		return err;
 	if (op->live)
@@ -165,9 +187,8 @@ static emdb_err put_big(struct op *op, const void *key, size_t key_len, const vo
 		err = put_extents(op, id, value, value_len, &extents, &inode.extent_count);
 	if (err)
 		goto out;
-	if (!op->live) {
+	if (!op->live)
 		rec_attr(db, &inode, 0, &attr);
-	}
 	link = (struct rec){ .kind = REC_LINK,
 			     .mask = REC_F_NS | REC_F_KEY | REC_F_TIME | REC_F_ID,
 			     .ns = op->ns->id,
@@ -203,7 +224,7 @@ out:
 emdb_err emdb_put(emdb_db *db, uint64_t ns, const void *key, size_t key_len, const void *value,
 		  size_t value_len, int64_t expires_ms)
 {
-	bool exclusive = value_len > FMT_EXTENT_MAX;
+	bool exclusive = value_len > db_extent_max(db);
 	struct op op;
 	emdb_err err;
 
@@ -221,7 +242,7 @@ emdb_err emdb_put(emdb_db *db, uint64_t ns, const void *key, size_t key_len, con
 			exclusive = true;
 			continue;
 		}
-		if (value_len > FMT_EXTENT_MAX || (op.live && op.entry.rec.kind == REC_LINK))
+		if (value_len > db_extent_max(db) || (op.live && op.entry.rec.kind == REC_LINK))
 			err = put_big(&op, key, key_len, value, value_len, expires_ms);
 		else
 			err = put_plain(&op, key, key_len, value, value_len, expires_ms);
@@ -239,7 +260,7 @@ static emdb_err many_add(emdb_db *db, struct ns *ns, const struct emdb_item *it,
 
 	if (it->key_len > EMDB_KEY_MAX)
 		return EMDB_ERR_KEY_TOO_LONG;
-	if (it->value_len > FMT_EXTENT_MAX)
+	if (it->value_len > db_extent_max(db))
 		return EMDB_ERR_VALUE_TOO_LARGE;
 	op.hash = entry_hash(db, ns->id, it->key, it->key_len);
 	err = entry_find_pinned(db, ns, op.hash, it->key, it->key_len, true, &op.entry);

@@ -283,6 +283,7 @@ static emdb_err demote_locked(struct node *n)
 	r.key = e.rec.key;
 	r.key_len = e.rec.key_len;
 	r.mtime_ns = r.time_ns;
+	r.expires_ms = node_rearmed(db, r.ns, r.expires_ms);
 	return commit_rec(db, &r, NULL, 0, JOURNAL_RESERVE, true, &e, NULL);
 }
 

@@ -189,6 +189,16 @@ static inline int64_t db_now_ms(emdb_db *db)
 	return db_now_ns(db) / 1000000;
 }
 
+/*
+ * The longest piece of a value that goes into one record.  Half a frame at
+ * most: keys, attributes and what compaction adds must fit beside it also
+ * when segments are small.
+ */
+static inline size_t db_extent_max(const emdb_db *db)
+{
+	return min_size(FMT_EXTENT_MAX, (size_t)align_down(journal_payload_max(db->j) / 2, 4096));
+}
+
 /* memcpy out of mapped memory; IO when the disk does not deliver. */
 emdb_err copy_mapped(void *dst, const void *src, size_t n);
 
@@ -410,6 +420,8 @@ void node_unlock(struct node *n);
 emdb_err node_write_locked(struct node *n, uint64_t offset, const void *data, size_t len,
 			   unsigned int flags);
 emdb_err node_truncate_locked(struct node *n, uint64_t size);
+/* The deadline after a change of the content, by the basis of a namespace it is in. */
+int64_t node_rearmed(emdb_db *db, uint64_t ns_id, int64_t expires_ms);
 
 /* ---- Expiry (expire.c) ------------------------------------------------------ */
 
