@@ -375,7 +375,7 @@ def test_missing_manifest_or_segment(mount):
 
 
 def test_dead_mount_at_the_mountpoint(mount):
-    """After a crash, the message says what to do instead of hanging or mounting over it."""
+    """What a killed daemon left there is taken away by the next one, instead of hanging."""
     put(mount / "f", b"x")
     mount.proc.kill()
     mount.proc.wait()
@@ -383,11 +383,21 @@ def test_dead_mount_at_the_mountpoint(mount):
     assert is_mounted(str(mount.mnt))
     with fails(errno.ENOTCONN):
         os.stat(mount / "f")
-    done = emdbfs(mount.store, mount.mnt, "-f")
-    refused(done, mount.mnt)
-    subprocess.run(["fusermount3", "-u", mount.mnt], check=True)
-    mount.start()
-    assert get(mount / "f") == b"x"
+    done = emdbfs(mount.store, mount.mnt)
+    assert (done.returncode, done.stdout) == (0, "")
+    try:
+        assert get(mount / "f") == b"x"
+        with open("/proc/self/mounts") as f:
+            assert sum(str(mount.mnt) in line for line in f) == 1, "not one over the other"
+    finally:
+        run("fusermount3", "-u", mount.mnt)
+
+
+def test_live_mount_at_the_mountpoint(mount, scratch):
+    """Another mount there is nobody's to take away."""
+    put(mount / "f", b"x")
+    refused(emdbfs(scratch / "store", mount.mnt, "-f"))
+    assert get(mount / "f") == b"x" and not (scratch / "store").exists()
 
 
 def test_strange_paths(scratch):
