@@ -179,12 +179,12 @@ static emdb_err put_big(struct op *op, const void *key, size_t key_len, const vo
 		err = keep_of_big(op, &inode);
 	if (err)
 		return err;
-	if (op->live)
-		id = op->entry.id;
-	else
-		err = reserve_id(db, &id);
+	/* Under an id of their own: a crash half way must not touch what the old object maps. */
+	err = reserve_id(db, &id);
 	if (!err)
 		err = put_extents(op, id, value, value_len, &extents, &inode.extent_count);
+	if (op->live)
+		id = op->entry.id;
 	if (err)
 		goto out;
 	if (!op->live)
