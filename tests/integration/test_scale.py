@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Very many files, very many directories, memory, and file systems stacked on the mount."""
+
+import os
+import subprocess
+import sys
+import time
+
+import pytest
+
+from harness import get, need, put, run
+
+MIB = 1 << 20
+
+
+def memory(mount):
+    """Anonymous memory of the daemon, bytes."""
+    if mount.native:
+        return 0
+    with open(f"/proc/{mount.proc.pid}/status") as f:
+        return next(int(line.split()[1]) * 1024 for line in f if line.startswith("RssAnon:"))
+
+
+class Clock:
+    """Prints what took how long."""
+
+    def __init__(self, count):
+        self.count = count
+        self.at = time.monotonic()
+
+    def lap(self, what):
+        now = time.monotonic()
+        print(f"{what}: {now - self.at:.1f} s, {self.count / (now - self.at):.0f}/s")
+        self.at = time.monotonic()
+
+
+MAKER = """
+import os, sys
+fd = os.open(sys.argv[1], os.O_RDONLY)
+for i in range(int(sys.argv[2]), int(sys.argv[3])):
+    f = os.open(f"file-{i:07}", os.O_CREAT | os.O_EXCL | os.O_WRONLY, dir_fd=fd)
+    os.write(f, b"%d" % i)
+    os.close(f)
+"""
+
+
+def one_directory(mount, count):
+    where = mount / "many"
+    where.mkdir()
+    base = memory(mount)
+    clock = Clock(count)
+    half = count // 2
+    makers = [subprocess.Popen([sys.executable, "-c", MAKER, where, str(a), str(b)])
+              for a, b in ((0, half), (half, count))]
+    assert [m.wait() for m in makers] == [0, 0]
+    clock.lap(f"create {count}")
+    print(f"memory per file: {(memory(mount) - base) / count:.0f} bytes")
+    listed = subprocess.run("ls -f | wc -l", shell=True, cwd=where, check=True, capture_output=True).stdout
+    assert int(listed) == count + 2
+    clock.lap("ls -f | wc -l")
+    assert int(subprocess.run("find . -type f | sort -u | wc -l", shell=True, cwd=where, check=True,
+                              capture_output=True).stdout) == count
+    clock.lap("find . -type f | sort -u")
+    for i in range(0, count, max(1, count // 1000)):
+        assert get(where / f"file-{i:07}") == b"%d" % i
+    mount.remount()
+    clock.lap("remount")
+    assert get(where / f"file-{count - 1:07}") == b"%d" % (count - 1)
+    assert int(subprocess.run("ls -f | wc -l", shell=True, cwd=where, check=True,
+                              capture_output=True).stdout) == count + 2
+    clock.lap("ls -f | wc -l")
+    os.rename(where, mount / "renamed")
+    run("rm", "-rf", mount / "renamed")
+    clock.lap("rm -rf")
+    assert os.listdir(mount.mnt) == []
+
+
+def test_20000_files_in_one_directory(mount):
+    one_directory(mount, 20_000)
+
+
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+def test_a_million_files_in_one_directory(mount):
+    one_directory(mount, 1_000_000)
+
+
+@pytest.mark.parametrize("count", [2000, pytest.param(100_000, marks=pytest.mark.long)])
+def test_many_directories(mount, count):
+    """Each with a file: directories must not cost much memory."""
+    base = memory(mount)
+    for i in range(count):
+        os.mkdir(mount / f"d{i}")
+        put(mount / f"d{i}" / "f", b"x")
+    grown = memory(mount) - base
+    print(f"memory per directory with a file: {grown / count:.0f} bytes")
+    assert grown < count * 4096 + 16 * MIB
+    assert len(os.listdir(mount.mnt)) == count
+    mount.remount()
+    assert get(mount / f"d{count - 1}" / "f") == b"x"
+    assert sum(len(files) for _, _, files in os.walk(mount.mnt)) == count
+
+
+@pytest.mark.emdb
+def test_memory_stays_when_files_come_and_go(mount):
+    def churn(rounds):
+        for _ in range(rounds):
+            for i in range(300):
+                put(mount / f"f{i}", b"x" * 300)
+                put(mount / f"g{i}", b"y" * 20_000)
+            for i in range(300):
+                os.rename(mount / f"f{i}", mount / f"g{i}")
+                os.unlink(mount / f"g{i}")
+
+    churn(3)
+    before = memory(mount)
+    churn(10)
+    assert memory(mount) - before < 8 * MIB
+
+
+def test_a_deep_and_wide_tree_is_removed(mount):
+    for i in range(10):
+        for j in range(10):
+            os.makedirs(mount / "t" / str(i) / str(j))
+            for k in range(10):
+                put(mount / "t" / str(i) / str(j) / str(k), b"x")
+    run("cp", "-a", mount / "t", mount / "u")
+    assert int(run("sh", "-c", f"find {mount.mnt} -type f | wc -l").stdout) == 2000
+    run("rm", "-rf", mount / "t", mount / "u")
+    assert os.listdir(mount.mnt) == []
+
+
+def test_overlay_with_the_mount_below(mount, scratch):
+    """As the lower layer of an overlay file system: read, copied up, hidden."""
+    if os.getuid() != 0:
+        pytest.skip("needs root")
+    os.makedirs(mount / "lower" / "dir")
+    put(mount / "lower" / "a", b"from below")
+    put(mount / "lower" / "dir" / "b", b"b" * 50_000)
+    for name in ("upper", "work", "merged"):
+        (scratch / name).mkdir()
+    merged = scratch / "merged"
+    layers = f"lowerdir={mount.mnt}/lower,upperdir={scratch}/upper,workdir={scratch}/work"
+    done = subprocess.run(["mount", "-t", "overlay", "overlay", "-o", layers, merged], capture_output=True, text=True,
+                          check=False)
+    if done.returncode != 0:
+        pytest.skip(f"no overlayfs here: {done.stderr.strip()}")
+    try:
+        assert get(merged / "a") == b"from below" and get(merged / "dir" / "b") == b"b" * 50_000
+        put(merged / "a", b"changed above")
+        os.unlink(merged / "dir" / "b")
+        put(merged / "dir" / "c", b"new")
+        assert sorted(os.listdir(merged / "dir")) == ["c"]
+        assert get(mount / "lower" / "a") == b"from below" and get(mount / "lower" / "dir" / "b") == b"b" * 50_000
+    finally:
+        subprocess.run(["umount", merged], check=True)
+
+
+def test_bind_mount_and_loop_image(mount, scratch):
+    """An ext4 image on the mount through a loop device, and a bind mount of a directory."""
+    if os.getuid() != 0:
+        pytest.skip("needs root")
+    need("mkfs.ext4")
+    with open(mount / "image", "wb") as f:
+        f.truncate(8 * MIB)
+    run("mkfs.ext4", "-q", "-F", mount / "image")
+    (scratch / "loop").mkdir()
+    done = subprocess.run(["mount", "-o", "loop", mount / "image", scratch / "loop"], capture_output=True, text=True,
+                          check=False)
+    if done.returncode != 0:
+        pytest.skip(f"no loop device: {done.stderr.strip()}")
+    try:
+        for i in range(100):
+            put(scratch / "loop" / f"f{i}", b"%d" % i * 1000)
+    finally:
+        run("umount", scratch / "loop")
+    run("e2fsck", "-fn", mount / "image")
+    mount.remount()
+    run("e2fsck", "-fn", mount / "image")
+    os.mkdir(mount / "dir")
+    run("mount", "--bind", mount / "dir", scratch / "loop")
+    try:
+        put(scratch / "loop" / "f", b"x")
+        assert get(mount / "dir" / "f") == b"x"
+    finally:
+        run("umount", scratch / "loop")
