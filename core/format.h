@@ -87,7 +87,8 @@
  *
  * Records:
  *   PUT    entry NS/KEY is an object: META, times, xattrs and value inside
- *   DEL    entry NS/KEY is gone
+ *   DEL    entry NS/KEY is gone; ID: the object that lost a name by that and
+ *          lives in other records (its ctime is TIME)
  *   NS     entry NS/KEY is namespace ID; NS 0 with the empty key: the root's own
  *   LINK   entry NS/KEY is the object ID, whose INODE record stands alone
  *   INODE  metadata of object ID; EXTENTS replaces its whole map when present
@@ -96,7 +97,8 @@
  *   PUNCH  object ID has a hole of LEN at OFF
  *   CLONE  object ID has in LEN at OFF the EXTENTS and holes between
  *   DROP   entry NS/KEY, namespace ID, is gone with everything in it
- *   CLEAR  everything in namespace ID is gone
+ *   CLEAR  everything in namespace ID is gone; with ORIGIN only entries whose
+ *          record is before that LSN
  *   MOVE   the data of the record ORIGIN from its byte SIZE on (0 when absent),
  *          for what object ID mapped of it in LEN at OFF, is VALUE from now on
  *
@@ -117,6 +119,46 @@
  *       g*16  gaps in ascending order: u64 LSN, u64 length: bytes that were
  *             reserved but never written by a process that died
  *       u32   CRC of all before
+ *
+ * STORE/checkpoint-%016x, the name is its number: blocks, one after the other.
+ *     0    4  CRC of bytes 4..length-1
+ *     4    4  length of the block, 24 to 1 MiB
+ *     8    4  index of the block, from 0
+ *    12    4  kind of the block, in ascending order
+ *    16    8  number of the checkpoint
+ *    24       what the kind says:
+ *   1 HEAD      "EMDBCKPT", u32 format version, u32 reserved, 16 uuid, u64 LSN,
+ *               u64 created, ns since 1970.  First, once
+ *   2 INDEX     runs of entries: varint namespace, varint how many entries it has
+ *               in all (about), varint n > 0, varint hash / 8 of the first, then n
+ *               entries in order of hash: varint distance / 8 from the hash before
+ *               (the first: 0), varint ref; with bit 2 of the ref u8 kind of the
+ *               record (NS, LINK; 0: could not be read) and varint id of what it
+ *               names (0 with kind 0).  The runs of a namespace follow each other
+ *   3 OBJECTS   per object with an INODE record: varints id (not 0), as-of, size,
+ *               zigzag ctime, mtime, atime, btime, varints deadline, rdev, ref of
+ *               the INODE record, touch LSN, mode, uid, gid, number of extents; then
+ *               extents until there are that many, as: varint 0, varint n > 0,
+ *               varint length of what follows, n extents as in EXTENTS (the first
+ *               minus the end of the run before)
+ *   4 SPACES    per namespace: varints id, as-of, parent, u64 hash of its entry,
+ *               varints ref of its NS record (0: none), touch LSN, zigzag ctime,
+ *               mtime, atime, btime, varints default lifetime, mode, uid, gid, u8
+ *               basis
+ *   5 SHARED    u64 place (a ref, mixed; ascending), varint id of an object that maps
+ *               bytes of that record though it is another one's
+ *   6 QUEUE     per deadline: varint ms since 1970, varint namespace, varint hash / 8
+ *   7 SEGMENTS  varint segment id (ascending), varint bytes in it that still count
+ *   8 GONE      varint id, u8 1: object or namespace went; 0: is back
+ *   9 END       u64 settled LSN, u64 entries that are objects, u64 namespaces, u32
+ *               number of blocks, u32 CRC over the first 4 bytes of all blocks
+ *               before.  Last, once
+ * The image is not of one moment.  INDEX has, of the entries that were there at
+ * the LSN in HEAD, all that still were when they were looked at; each object and
+ * namespace is as it was before its as-of LSN; QUEUE, SEGMENTS and the counts
+ * are of the settled LSN.  With the records from LSN on applied, and those before an as-of
+ * LSN not to the object or namespace that has it, the state is exact from the
+ * settled LSN on: see core/checkpoint.h.
  */
 #ifndef EMDB_FORMAT_H
 #define EMDB_FORMAT_H
@@ -188,6 +230,8 @@ enum rec_kind {
 
 #define REC_FLAG_ORPHAN  1u /* the entry is not in its namespace: an open object without a name */
 #define REC_FLAG_EXPIRED 2u /* removed by expiry */
+/* The name is new in its namespace; without it a record with ID replaces one of the same ID. */
+#define REC_FLAG_NEW_NAME 4u
 
 #define REF_BATCH   ((uint64_t)1)
 #define REF_EXPIRES ((uint64_t)2)
