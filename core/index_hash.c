@@ -7,12 +7,18 @@
  */
 #include "core/index_hash_i.h"
 
+#include <sched.h>
+#include <time.h>
+
 #define MERGE_MAX      80 /* two pages become one when it would hold no more than this */
 #define FILL_DOUBLE    8  /* entries per pointer that the directory must keep after doubling */
 #define FILL_HALVE     32 /* fewer per pointer, and no page that needs it: halve */
 #define FILL_COLLAPSE  4  /* fewer per pointer: merge what stands in the way of halving */
 #define READ_TRIES     64 /* attempts of a reader before it takes the lock */
-#define PREFETCH_LINES 2  /* on both sides of the place where a hash should be */
+#define LOCK_SPINS     100
+#define LOCK_YIELDS    20
+#define LOCK_SLEEP_NS  50000
+#define PREFETCH_LINES 2 /* on both sides of the place where a hash should be */
 
 static_assert(offsetof(struct hidx_page, node) == 0 && offsetof(struct hidx_dir, node) == 0,
 	      "free_retired takes both");
@@ -32,6 +38,26 @@ uint64_t hidx_count(const struct hidx *h)
 size_t hidx_memory(const struct hidx *h)
 {
 	return sizeof(*h) + atomic_load_explicit(&h->bytes, memory_order_relaxed);
+}
+
+/* ---- Lock ---- */
+
+/* Held for some 100 ns; longer only when its holder lost the processor, and then it needs ours. */
+void hidx_lock_wait(struct hidx_lock *l)
+{
+	const struct timespec ts = { .tv_sec = 0, .tv_nsec = LOCK_SLEEP_NS };
+	unsigned tries = 0;
+
+	do {
+		while (atomic_load_explicit(&l->word, memory_order_relaxed)) {
+			if (++tries < LOCK_SPINS)
+				spin_pause();
+			else if (tries < LOCK_SPINS + LOCK_YIELDS)
+				(void)sched_yield();
+			else
+				(void)nanosleep(&ts, NULL);
+		}
+	} while (atomic_exchange_explicit(&l->word, 1, memory_order_acquire));
 }
 
 /* ---- Reading ---- */

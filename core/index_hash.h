@@ -45,7 +45,7 @@
 
 #define HIDX_PAGE_FULL 128 /* cells at which a page splits, if its hashes can be told apart */
 
-/* Four bytes instead of pthread's forty; spins, then yields. Held for one page copy at most. */
+/* Four bytes instead of pthread's forty; spins, yields, sleeps. Held for one page copy, rarely more. */
 struct EMDB_CAPABILITY("mutex") hidx_lock {
 	_Atomic(uint32_t) word; /* atomic: release by unlock, acquire by lock */
 };

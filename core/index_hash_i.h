@@ -8,10 +8,7 @@
 
 #include "core/index_page.h"
 
-#include <sched.h>
-
 #define HIDX_DEPTH_MAX     28 /* of the directory: 2 GiB */
-#define HIDX_LOCK_SPINS    64
 #define HIDX_MALLOC_HEADER 8
 #define HIDX_MALLOC_ALIGN  16
 
@@ -41,18 +38,13 @@ static inline void spin_pause(void)
 #endif
 }
 
+/* The slow path of hidx_lock: spins, then yields, then sleeps. */
+void hidx_lock_wait(struct hidx_lock *l);
+
 static inline void hidx_lock(struct hidx_lock *l) EMDB_ACQUIRE(l) EMDB_NO_TSA
 {
-	unsigned spins = 0;
-
-	while (unlikely(atomic_exchange_explicit(&l->word, 1, memory_order_acquire))) {
-		while (atomic_load_explicit(&l->word, memory_order_relaxed)) {
-			if (++spins < HIDX_LOCK_SPINS)
-				spin_pause();
-			else
-				(void)sched_yield();
-		}
-	}
+	if (unlikely(atomic_exchange_explicit(&l->word, 1, memory_order_acquire)))
+		hidx_lock_wait(l);
 }
 
 static inline void hidx_unlock(struct hidx_lock *l) EMDB_RELEASE(l) EMDB_NO_TSA
