@@ -3,6 +3,7 @@
 
 #include <pthread.h>
 #include <signal.h>
+#include <ucontext.h>
 
 _Thread_local struct guard *guard_top __attribute__((tls_model("initial-exec")));
 
@@ -37,12 +38,14 @@ static void on_sigbus(int sig, siginfo_t *info, void *context)
 		return;
 	}
 	guard_top = g->prev;
+	/* As at the fault: what the handler's installation blocks must not stay blocked. */
+	(void)pthread_sigmask(SIG_SETMASK, &((const ucontext_t *)context)->uc_sigmask, NULL);
 	siglongjmp(g->env, 1);
 }
 
 static void install(void)
 {
-	struct sigaction sa = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO | SA_NODEFER };
+	struct sigaction sa = { .sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO };
 
 	(void)sigemptyset(&sa.sa_mask);
 	if (sigaction(SIGBUS, NULL, &previous) < 0 || sigaction(SIGBUS, &sa, NULL) < 0)

@@ -7,7 +7,7 @@
  * such a touch instead returns control to guard_begin(), which then is false. A SIGBUS outside goes
  * to whatever handler was installed before, as if this module did not exist.
  *
- * Cost: about 5 ns; the signal mask is not saved (the handler runs with SA_NODEFER instead).
+ * Cost: about 5 ns; the signal mask is not saved here, the handler has it from the kernel.
  *
  *	struct guard g;
  *

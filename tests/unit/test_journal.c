@@ -101,7 +101,7 @@ TEST(test_journal__replay_from)
 	for (unsigned int i = 0; i < 300; i++)
 		lsn[i] = put(w.j, i, 20000);
 	world_kill(&w);
-	for (unsigned int i = 0; i < 300; i += 7) {
+	for (unsigned int i = 0; i < 300; i += 7 * STRIDE) {
 		struct seen s = { .count = 0 };
 		struct journal_end end;
 
@@ -386,7 +386,7 @@ TEST(test_journal__torn_tail_at_every_byte)
 	seg_read(&w, lsn[5], frame, n);
 	for (int boot = 0; boot < 2; boot++) {
 		world_boot = boot ? BOOT2 : BOOT1;
-		for (size_t i = 0; i < n; i++) {
+		for (size_t i = 0; i < n; i += STRIDE) {
 			seg_flip(&w, lsn[5] + i);
 			/* A flipped length field can make it a different kind of stop, never a frame. */
 			check_cut(&w, 5, lsn[5]);
@@ -483,7 +483,7 @@ TEST(test_journal__damage_below_durable_at_every_byte)
 	for (int boot = 0; boot < 2; boot++) {
 		world_boot = boot ? BOOT2 : BOOT1;
 		for (unsigned int k = 0; k < 5; k += 2) {
-			for (uint64_t at = lsn[k]; at < lsn[k + 1]; at++) {
+			for (uint64_t at = lsn[k]; at < lsn[k + 1]; at += STRIDE) {
 				seg_flip(&w, at);
 				check_damaged(&w, lsn[k]);
 				seg_flip(&w, at);
@@ -509,7 +509,7 @@ TEST(test_journal__damage_in_sealed_segments)
 	make_six(&w, lsn);
 	world_open(&w);
 	world_close(&w);
-	for (uint64_t at = lsn[0]; at < lsn[6]; at += 3) {
+	for (uint64_t at = lsn[0]; at < lsn[6]; at += 2 + STRIDE) {
 		unsigned int k = 0;
 
 		while (lsn[k + 1] <= at)

@@ -115,7 +115,7 @@ static void fault_loop(uint64_t mask, bool sticky, int err)
 {
 	uint64_t nth, hits = 1;
 
-	for (nth = 1; hits; nth++) {
+	for (nth = 1; hits; nth += STRIDE) {
 		struct world w;
 		struct told t = { .synced = 0 };
 		bool created;
@@ -310,7 +310,7 @@ TEST(test_journal__memory_runs_out)
 						       failing_realloc, free };
 
 	alloc_hits = 1;
-	for (alloc_nth = 1; alloc_hits; alloc_nth++) {
+	for (alloc_nth = 1; alloc_hits; alloc_nth += STRIDE) {
 		struct world w;
 		struct seen s = { .count = 0 };
 		struct journal_end end;
