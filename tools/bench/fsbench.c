@@ -328,13 +328,12 @@ static void do_random_write(struct worker *w, uint32_t i)
 
 static void remove_large(struct worker *w, uint32_t i)
 {
-	(void)i;
-	if (faccessat(w->dir, "t0/large", F_OK, 0) == 0) {
-		char name[NAME_SIZE];
+	char name[NAME_SIZE];
 
-		(void)snprintf(name, sizeof(name), "t%u/large", w->index);
-		(void)unlinkat(w->dir, name, 0);
-	}
+	(void)i;
+	(void)snprintf(name, sizeof(name), "t%u/large", w->index);
+	if (unlinkat(w->dir, name, 0) != 0 && errno != ENOENT)
+		failed(w, name);
 }
 
 /* In the order they run.  A measured phase that is left out must not be needed by a later one. */
