@@ -32,6 +32,7 @@ struct walk {
 	bool salvage;
 	bool quiet;        /* no detail: the caller of journal_open is gone */
 	bool looked;       /* behind the first stop */
+	bool alive;        /* there is a good frame behind it */
 	size_t last_alive; /* last segment that holds a good frame behind it */
 };
 
@@ -117,6 +118,7 @@ static void look_behind(struct walk *w, size_t i, uint64_t off)
 
 		while (next_frame(s, at, file_end(s), false, &f, &at)) {
 			mark(w, &f);
+			w->alive = true;
 			w->last_alive = i;
 			at += f.len;
 		}
@@ -236,7 +238,8 @@ static emdb_err judge(struct walk *w, size_t i, uint64_t *off, const struct stop
 	bool more;
 
 	look_behind(w, i, at);
-	more = next_frame(s, behind(s, at, why, whole), file_end(s), whole, &f, &next);
+	more = w->alive && w->last_alive >= i &&
+	       next_frame(s, behind(s, at, why, whole), file_end(s), whole, &f, &next);
 	*ret = GO_ON;
 	*off = next;
 	if (s->base + at < w->end->durable_mark || why->unreadable)
@@ -279,7 +282,8 @@ static emdb_err walk_open(struct walk *w, size_t i, uint64_t off, enum verdict *
 		if (f.kind == FRAME_SEAL)
 			*ret = SEGMENT_DONE;
 	}
-	if (!err && *ret == LOG_ENDS)
+	/* Zeros and no frame behind them: the common end, not worth reading all that follows again. */
+	if (!err && *ret == LOG_ENDS && (w->alive || w->end->reason != FRAME_END))
 		w->end->torn_bytes = torn_bytes(w->j, i, off);
 	return err;
 }
