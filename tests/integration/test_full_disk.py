@@ -4,10 +4,11 @@
 import errno
 import os
 import subprocess
+import time
 
 import pytest
 
-from harness import Mount, get, need, put, run
+from harness import Mount, get, need, put, run, wait_until
 
 pytestmark = [pytest.mark.emdb,
               pytest.mark.skipif(os.getuid() != 0, reason="needs root for loop devices")]
@@ -95,8 +96,18 @@ def test_room_that_others_give_back_is_used(full, small_disk):
     made = fill(full, 4096)
     os.unlink(small_disk / "other")
     os.sync()
+
+    def writable():
+        try:
+            put(full / "try", b"x" * 4096)
+        except OSError as err:
+            assert err.errno == errno.ENOSPC
+            return False
+        return True
+
+    assert wait_until(writable, 5, 0.1), "writes work again when there is room"
     more = fill(full, 4096, "g")
-    assert len(more) * 4096 > 4 * MIB, "writes work again when there is room"
+    assert len(more) * 4096 > 4 * MIB
     check(full, {**made, **more})
     full.remount()
     check(full, {**made, **more})
@@ -114,7 +125,6 @@ def test_room_from_deleting_is_used(full):
             break
         for name in again:
             os.unlink(full / name)
-        import time
         time.sleep(0.2)
     assert len(again) > len(made) / 2
     check(full, again)
