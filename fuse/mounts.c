@@ -51,8 +51,6 @@ static bool parse_line(char *text, struct line *ret)
 	for (int i = 0; word != NULL && i < 5; i++, word = strtok_r(NULL, " \n", &save)) {
 		if (i == 0)
 			ret->entry.id = (int)strtol(word, NULL, 10);
-		if (i == 2 && sscanf(word, "%u:%u", &ret->entry.major, &ret->entry.minor) != 2)
-			return false;
 		if (i == 4)
 			ret->path = word;
 	}
@@ -151,21 +149,6 @@ bool mounts_closing(int64_t pid, const char *store)
 	serves = each_mount(path, match_source, copy);
 	free(copy);
 	return !serves;
-}
-
-static bool match_entry(void *ctx, const struct line *line)
-{
-	const struct mount_entry *e = ctx;
-
-	return line->entry.id == e->id && line->entry.major == e->major &&
-	       line->entry.minor == e->minor;
-}
-
-bool mounts_present(const struct mount_entry *entry)
-{
-	struct mount_entry copy = *entry;
-
-	return each_mount(MOUNTINFO, match_entry, &copy);
 }
 
 /* Runs fusermount3; the child must not inherit the signals that we have blocked. */

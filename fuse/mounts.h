@@ -11,8 +11,7 @@
 #define MOUNTS_TYPE    "fuse." MOUNTS_SUBTYPE
 
 struct mount_entry {
-	int id; /* of the mount in this mount namespace, never of two at once */
-	unsigned int major, minor;
+	int id;    /* of the mount in this mount namespace, never of two at once */
 	bool ours; /* its type is MOUNTS_TYPE */
 };
 
@@ -23,9 +22,6 @@ bool mounts_at(const char *path, struct mount_entry *ret);
  * far as it can see) whose source is the store: it is about to close it.
  */
 bool mounts_closing(int64_t pid, const char *store);
-/* True if that mount is still there. */
-bool mounts_present(const struct mount_entry *entry);
-
 /*
  * Unmounts what is at the path, through fusermount3 when not root.  lazy:
  * detach it now, also while it is in use.  False: errno says why (EBUSY when

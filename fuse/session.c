@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -329,17 +330,40 @@ void session_end(struct session *s)
 	} while (!wait_ended(s, 50));
 }
 
+/* True if the kernel has let go of the connection: unmounted, or severed from outside. */
+static bool is_severed(const struct session *s)
+{
+	struct pollfd p = { .fd = fuse_session_fd(s->se) };
+
+	return poll(&p, 1, 0) == 1 && (p.revents & POLLERR) != 0;
+}
+
+/*
+ * Takes the mount away where it still is, dead or alive.  Unmounting goes by
+ * the path, which may be another file system's by now: that one is left alone,
+ * and with it the few bytes that libfuse would free.
+ */
+static void unmount(struct session *s)
+{
+	struct mount_entry top;
+	const bool mounted = mounts_at(s->mountpoint, &top);
+	const bool others = mounted && s->mount.id != -1 && top.id != s->mount.id;
+	const bool severed = is_severed(s);
+
+	if (mounted && !others && severed)
+		(void)mounts_remove(s->mountpoint, true);
+	if (severed || !others)
+		fuse_session_unmount(s->se);
+}
+
 void session_close(struct session *s)
 {
 	atomic_store_explicit(&s->fs->ending, true, memory_order_relaxed);
 	if (s->se != NULL) {
 		fs_job_wait(s->fs);
 		notify_stop(s->notify);
-		/* Severed from outside: the dead mount is still there. */
-		if (mounts_present(&s->mount) && is_topmost(s))
-			(void)mounts_remove(s->mountpoint, true);
-		if (s->mount.id == -1 || mounts_present(&s->mount))
-			fuse_session_unmount(s->se);
+		if (fuse_session_fd(s->se) != -1)
+			unmount(s);
 		fuse_session_destroy(s->se);
 		s->se = NULL;
 	}
