@@ -101,6 +101,18 @@ static void time_max(_Atomic(int64_t) *t, int64_t v)
 		;
 }
 
+/*
+ * Does the record say that its name is new in its namespace?  That must not
+ * depend on what is there already: compaction drops what a later record
+ * replaced, so a replay may not find it.
+ */
+static bool is_new_name(const struct rec *r)
+{
+	if (r->kind == REC_LINK || !(r->mask & REC_F_ID))
+		return true;
+	return r->mask & REC_F_FLAGS && r->flags & REC_FLAG_NEW_NAME;
+}
+
 /* An entry came or went: the directory's mtime and ctime (POSIX). */
 static void ns_touch(struct ns *ns, const struct rec *r, uint64_t ref)
 {
@@ -114,8 +126,7 @@ static void ns_touch(struct ns *ns, const struct rec *r, uint64_t ref)
 /* ---- Entries ---------------------------------------------------------------- */
 
 /* What the entry `old` named loses that name; new_id takes its place (0: nothing does). */
-static emdb_err unname(struct apply *a, struct ns *ns, const struct entry *old, uint64_t new_id,
-		       const struct rec *by, uint64_t by_ref)
+static emdb_err unname(struct apply *a, struct ns *ns, const struct entry *old, uint64_t new_id)
 {
 	emdb_db *const db = a->db;
 	struct obj_view v;
@@ -135,12 +146,6 @@ static emdb_err unname(struct apply *a, struct ns *ns, const struct entry *old, 
 		if (!objtab_get_pinned(db, old->id, &v) || !v.big)
 			return EMDB_OK;
 		big_link_remove(v.big, ns->id, old->hash);
-		if (old->id != new_id && !(by->mask & REC_F_ORIGIN)) {
-			mutex_lock(&v.big->lock);
-			v.big->ctime = by->time_ns;
-			v.big->touch_lsn = ref_lsn(by_ref);
-			mutex_unlock(&v.big->lock);
-		}
 		return pending_add(a, old->id);
 	case REC_NS:
 		atomic_fetch_sub_explicit(&db->namespaces, 1, memory_order_relaxed);
@@ -171,11 +176,9 @@ static emdb_err set_entry(struct apply *a, struct ns *ns, const struct rec *r, u
 	if (ret)
 		return ret == -ENOMEM ? EMDB_ERR_NOMEM : EMDB_ERR_CORRUPT;
 	live_add_pinned(db, ref, size);
-	if (!old || old->id != id)
+	if (is_new_name(r))
 		ns_touch(ns, r, ref);
-	if (!old)
-		return EMDB_OK;
-	return unname(a, ns, old, id, r, ref);
+	return old ? unname(a, ns, old, id) : EMDB_OK;
 }
 
 /* Finds what an entry record replaces, unless the caller already knows. */
@@ -327,59 +330,109 @@ static emdb_err apply_ns(struct apply *a, const struct rec *r, uint64_t ref, uin
 	return EMDB_OK;
 }
 
-/* Empties a namespace, and those below it: a list instead of recursion, trees can be deep. */
-static emdb_err drop_one(struct apply *a, struct ns *ns, struct buf *todo, const struct rec *by,
-			 uint64_t by_ref)
+/* One entry of a namespace that is emptied; *ret_child: the namespace that it was, else NULL. */
+static emdb_err drop_slot(struct apply *a, struct ns *ns, const struct hidx_slot *slot,
+			  struct ns **ret_child)
 {
 	emdb_db *const db = a->db;
+	struct ns *child = NULL;
+	struct entry e;
+	emdb_err err;
+
+	*ret_child = NULL;
+	if (hidx_remove(&ns->idx, slot->hash, slot->value))
+		return EMDB_ERR_CORRUPT;
+	if (!(slot->value & REF_SPECIAL)) {
+		const uint64_t ref = slot_ref(slot->value);
+
+		live_add_pinned(db, ref, -(int64_t)ref_size_pinned(db, ref));
+		atomic_fetch_sub_explicit(&db->records, 1, memory_order_relaxed);
+		return EMDB_OK;
+	}
+	err = entry_read_pinned(db, slot->hash, slot->value, true, &e);
+	if (!err && e.rec.kind == REC_NS)
+		child = ns_any_pinned(db, e.id);
+	/* It may have moved away: then another record says where it is. */
+	if (child && atomic_load(&child->ref) == e.ref)
+		*ret_child = child;
+	return err ? err : unname(a, ns, &e, 0);
+}
+
+/* Empties a namespace of what was recorded before LSN `before`; those it held go to todo. */
+static emdb_err drop_one(struct apply *a, struct ns *ns, struct buf *todo, uint64_t before)
+{
 	struct hidx_slot slots[STORE_WALK];
+	uint64_t hash = 0;
+	uint32_t tie = 0;
 	size_t n;
 
-	while ((n = hidx_walk_pinned(&ns->idx, 0, 0, slots, STORE_WALK)) != 0) {
+	while ((n = hidx_walk_pinned(&ns->idx, hash, tie, slots, STORE_WALK)) != 0) {
+		size_t dropped = 0;
+
 		for (size_t i = 0; i < n; i++) {
-			struct entry e;
+			struct ns *child;
 			emdb_err err;
 
-			if (hidx_remove(&ns->idx, slots[i].hash, slots[i].value))
-				return EMDB_ERR_CORRUPT;
-			if (!(slots[i].value & REF_SPECIAL)) {
-				const uint64_t ref = slot_ref(slots[i].value);
-
-				live_add_pinned(db, ref, -(int64_t)ref_size_pinned(db, ref));
-				atomic_fetch_sub_explicit(&db->records, 1, memory_order_relaxed);
+			if (ref_lsn(slots[i].value) >= before)
 				continue;
-			}
-			err = entry_read_pinned(db, slots[i].hash, slots[i].value, true, &e);
-			if (!err)
-				err = unname(a, ns, &e, 0, by, by_ref);
-			if (!err && e.rec.kind == REC_NS && buf_append(todo, &e.id, sizeof(e.id)))
+			err = drop_slot(a, ns, &slots[i], &child);
+			if (!err && child && buf_append(todo, &child->id, sizeof(child->id)))
 				err = EMDB_ERR_NOMEM;
 			if (err)
 				return err;
+			dropped++;
+		}
+		/* Entries that stay are walked over; while any goes, the same place is looked at again. */
+		if (dropped == 0) {
+			hash = slots[n - 1].hash;
+			tie = slots[n - 1].tie + 1;
 		}
 	}
-	objtab_orphan_ns(db, ns->id);
 	return EMDB_OK;
 }
 
-static emdb_err drop_contents(struct apply *a, struct ns *ns, const struct rec *by, uint64_t by_ref)
+/*
+ * Empties a namespace, and those below it: a list instead of recursion, trees
+ * can be deep.  A replay leaves those below to apply_finish(): the record that
+ * moved one of them elsewhere may come later, copied by compaction.
+ */
+static emdb_err drop_contents(struct apply *a, struct ns *ns, uint64_t before, bool deep)
 {
 	struct buf todo = BUF_INIT;
 	emdb_err err;
 
-	err = drop_one(a, ns, &todo, by, by_ref);
-	while (!err && todo.len) {
+	err = drop_one(a, ns, &todo, before);
+	if (!a->replay)
+		objtab_orphan_ns(a->db, ns->id);
+	while (!err && deep && todo.len) {
 		struct ns *child;
 		uint64_t id;
 
 		todo.len -= sizeof(id);
 		memcpy(&id, todo.data + todo.len, sizeof(id));
 		child = ns_any_pinned(a->db, id);
-		if (child)
-			err = drop_one(a, child, &todo, by, by_ref);
+		if (!child)
+			continue;
+		err = drop_one(a, child, &todo, UINT64_MAX);
+		if (!a->replay)
+			objtab_orphan_ns(a->db, id);
 	}
 	buf_release(&todo);
 	return err;
+}
+
+/* The name that an object lost is its change of ctime. */
+static void big_unnamed(emdb_db *db, const struct rec *r, uint64_t ref)
+{
+	struct obj_view v;
+
+	if (!(r->mask & REC_F_ID) || r->mask & REC_F_ORIGIN ||
+	    !objtab_get_pinned(db, r->id, &v) || !v.big)
+		return;
+	mutex_lock(&v.big->lock);
+	v.big->ctime = r->time_ns;
+	v.big->touch_lsn = ref_lsn(ref);
+	mutex_unlock(&v.big->lock);
 }
 
 static emdb_err apply_del(struct apply *a, const struct rec *r, uint64_t ref, bool old_known,
@@ -393,29 +446,33 @@ static emdb_err apply_del(struct apply *a, const struct rec *r, uint64_t ref, bo
 	err = ns_of(a, r->ns, &ns);
 	if (!err)
 		err = find_old(a, ns, r, &hash, &space, &old, old_known);
-	if (err || !old)
-		return err;
-	if (hidx_remove(&ns->idx, hash, old->slot))
-		return EMDB_ERR_CORRUPT;
-	ns_touch(ns, r, ref);
-	if (r->kind == REC_DROP && old->rec.kind == REC_NS) {
-		child = ns_any_pinned(a->db, old->id);
-		err = child ? drop_contents(a, child, r, ref) : EMDB_OK;
-		if (err)
-			return err;
-	}
-	return unname(a, ns, old, 0, r, ref);
-}
-
-static emdb_err apply_clear(struct apply *a, const struct rec *r, uint64_t ref)
-{
-	struct ns *ns;
-	const emdb_err err = ns_of(a, r->id, &ns);
-
 	if (err)
 		return err;
 	ns_touch(ns, r, ref);
-	return drop_contents(a, ns, r, ref);
+	if (r->kind == REC_DEL)
+		big_unnamed(a->db, r, ref);
+	if (!old)
+		return EMDB_OK;
+	if (hidx_remove(&ns->idx, hash, old->slot))
+		return EMDB_ERR_CORRUPT;
+	child = r->kind == REC_DROP && old->rec.kind == REC_NS ? ns_any_pinned(a->db, old->id)
+							       : NULL;
+	if (child && atomic_load(&child->ref) == old->ref)
+		err = drop_contents(a, child, UINT64_MAX, !a->replay);
+	return err ? err : unname(a, ns, old, 0);
+}
+
+/* ORIGIN: a copy, which must leave alone what came between its first place and here. */
+static emdb_err apply_clear(struct apply *a, const struct rec *r, uint64_t ref)
+{
+	const bool copy = r->mask & REC_F_ORIGIN;
+	struct ns *ns;
+	const emdb_err err = ns_of(a, r->id, &ns);
+
+	if (err || (copy && !a->replay))
+		return err;
+	ns_touch(ns, r, ref);
+	return drop_contents(a, ns, copy ? r->origin : UINT64_MAX, !a->replay);
 }
 
 /* ---- Big objects ---------------------------------------------------------------- */
@@ -663,11 +720,10 @@ static bool big_is_garbage(void *ctx, uint64_t id, struct big *big)
 	return garbage;
 }
 
-emdb_err apply_finish(emdb_db *db)
+/* Empties and frees the namespaces that nothing names; *ret_again: others lost their name by that. */
+static emdb_err sweep_ns(struct apply *a, bool *ret_again)
 {
-	const struct rec none = { .kind = REC_DROP, .mask = REC_F_ORIGIN };
-	struct apply a = APPLY_INIT(db, true);
-	const unsigned int pin = epoch_pin(&db->epoch);
+	emdb_db *const db = a->db;
 	struct hidx_slot slots[STORE_WALK];
 	uint64_t from = 0;
 	emdb_err err = EMDB_OK;
@@ -679,13 +735,28 @@ emdb_err apply_finish(emdb_db *db)
 
 			if (atomic_load(&ns->attached) || atomic_load(&ns->freed))
 				continue;
-			err = drop_contents(&a, ns, &none, 0);
+			err = drop_contents(a, ns, UINT64_MAX, true);
 			atomic_store(&ns->dead, true);
 			ns_maybe_free_pinned(db, ns);
+			*ret_again = true;
 		}
 		if (slots[n - 1].hash == UINT64_MAX)
 			break;
 		from = slots[n - 1].hash + 1;
+	}
+	return err;
+}
+
+emdb_err apply_finish(emdb_db *db)
+{
+	struct apply a = APPLY_INIT(db, true);
+	const unsigned int pin = epoch_pin(&db->epoch);
+	bool again = true;
+	emdb_err err = EMDB_OK;
+
+	while (!err && again) {
+		again = false;
+		err = sweep_ns(&a, &again);
 	}
 	buf_release(&a.pending);
 	if (!err)

@@ -250,19 +250,5 @@ emdb_err entry_attr_pinned(emdb_db *db, const struct entry *e, struct emdb_attr 
 
 uint32_t ref_size_pinned(emdb_db *db, uint64_t ref)
 {
-	struct frame f;
-
-	if (ref & REF_BATCH) {
-		struct rec r;
-
-		if (journal_rec_pinned(db->j, ref, &r, NULL))
-			return 0;
-		/* Near enough for accounting: what varies are a dozen bytes. */
-		return (uint32_t)align_up(FMT_BATCH_PREFIX + 16 + r.key_len + r.xattrs_len +
-						  r.extents_len + r.value_len,
-					  8);
-	}
-	if (journal_frame_of_pinned(db->j, ref, &f, NULL))
-		return 0;
-	return f.len;
+	return journal_size_pinned(db->j, ref);
 }

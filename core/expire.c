@@ -41,14 +41,11 @@ struct gone {
 
 static emdb_err remove_expired(emdb_db *db, const struct entry *e, struct gone *gone)
 {
-	struct rec r = { .kind = REC_DEL,
-			 .mask = REC_F_NS | REC_F_KEY | REC_F_TIME | REC_F_FLAGS,
-			 .ns = e->rec.ns,
-			 .key = e->rec.key,
-			 .key_len = e->rec.key_len,
-			 .time_ns = db_now_ns(db),
-			 .flags = REC_FLAG_EXPIRED };
+	struct rec r;
 
+	rec_of_del(e, db_now_ns(db), &r);
+	r.mask |= REC_F_FLAGS;
+	r.flags = REC_FLAG_EXPIRED;
 	if (db->on_expire) {
 		buf_reset(&gone->key);
 		if (buf_append(&gone->key, e->rec.key, e->rec.key_len))

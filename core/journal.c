@@ -961,3 +961,10 @@ emdb_err journal_frame_of_pinned(struct journal *j, uint64_t ref, struct frame *
 		*ret_seg = s;
 	return err;
 }
+
+uint32_t journal_size_pinned(struct journal *j, uint64_t ref)
+{
+	const struct segment *const s = table_find(j, ref >> j->env.shift);
+
+	return s ? segment_size_of(s, ref) : 0;
+}

@@ -196,6 +196,11 @@ static emdb_err put_big(struct op *op, const void *key, size_t key_len, const vo
 			     .key_len = key_len,
 			     .time_ns = inode.time_ns,
 			     .id = id };
+	/* The name is not new, and what happened to the object is in its INODE record. */
+	if (op->live) {
+		link.mask |= REC_F_ORIGIN;
+		link.origin = ref_lsn(op->entry.ref);
+	}
 	inode.kind = REC_INODE;
 	inode.mask &= REC_F_EXPIRES | REC_F_XATTRS | REC_F_RDEV;
 	inode.mask |= REC_F_TIME | REC_F_META | REC_F_TIMES | REC_F_ID | REC_F_SIZE | REC_F_EXTENTS;
@@ -270,7 +275,14 @@ static emdb_err many_add(emdb_db *db, struct ns *ns, const struct emdb_item *it,
 	if (op.found && op.entry.rec.kind == REC_NS)
 		return EMDB_ERR_IS_NS;
 	op.live = op.found && !ttl_expired(entry_expires_pinned(db, &op.entry), db_now_ms(db));
+	if (it->remove && op.found) {
+		rec_of_del(&op.entry, db_now_ns(db), &r);
+		return batch_add(b, &r);
+	}
 	if (it->remove) {
+		/* Nothing to remove, unless an item before this one puts it there. */
+		if (b->count == 0)
+			return EMDB_OK;
 		r = (struct rec){ .kind = REC_DEL,
 				  .mask = REC_F_NS | REC_F_KEY | REC_F_TIME,
 				  .ns = ns->id,
@@ -280,8 +292,13 @@ static emdb_err many_add(emdb_db *db, struct ns *ns, const struct emdb_item *it,
 		return batch_add(b, &r);
 	}
 	/* A promoted object is not rewritten in place: its name gets a new one. */
-	if (op.live && op.entry.rec.kind == REC_LINK)
+	if (op.found && op.entry.rec.kind == REC_LINK) {
 		op.live = false;
+		rec_of_del(&op.entry, db_now_ns(db), &r);
+		err = batch_add(b, &r);
+		if (err)
+			return err;
+	}
 	err = put_record(&op, it->key, it->key_len, it->value, it->value_len, it->expires_ms, &r);
 	return err ? err : batch_add(b, &r);
 }
@@ -507,12 +524,7 @@ emdb_err emdb_remove(emdb_db *db, uint64_t ns, const void *key, size_t key_len, 
 	if (ret_value)
 		err = entry_value(db, &op.entry, &value, &len);
 	if (!err) {
-		r = (struct rec){ .kind = REC_DEL,
-				  .mask = REC_F_NS | REC_F_KEY | REC_F_TIME,
-				  .ns = ns,
-				  .key = key,
-				  .key_len = key_len,
-				  .time_ns = db_now_ns(db) };
+		rec_of_del(&op.entry, db_now_ns(db), &r);
 		err = commit_rec(db, &r, NULL, 0, JOURNAL_RESERVE, true, &op.entry, NULL);
 	}
 	err = op_done(&op, err);
@@ -818,13 +830,34 @@ static bool iter_fill_pinned(emdb_iter *it)
 	return it->count != 0;
 }
 
+/*
+ * Slots are kept from one call to the next without a pin, so that the record may
+ * have moved and its segment be gone: then the index knows where it is now.
+ */
+static emdb_err iter_read_pinned(emdb_iter *it, const struct hidx_slot *s, struct entry *ret)
+{
+	const struct ns *ns;
+	uint64_t now[16];
+	size_t n;
+
+	if (journal_segment_pinned(it->db->j, ref_lsn(s->value)))
+		return entry_read_pinned(it->db, s->hash, s->value, false, ret);
+	ns = ns_find_pinned(it->db, it->ns);
+	n = ns ? min_size(hidx_find_pinned(&ns->idx, s->hash, now, ARRAY_SIZE(now)), ARRAY_SIZE(now))
+	       : 0;
+	/* With several of one hash and some gone: the next best is one of those that were there. */
+	if (n == 0)
+		return EMDB_ERR_NOT_FOUND;
+	return entry_read_pinned(it->db, s->hash, now[min_size(s->tie, n - 1)], false, ret);
+}
+
 /* NOT_FOUND: this slot is to be skipped. */
 static emdb_err iter_slot_pinned(emdb_iter *it, const struct hidx_slot *s, struct emdb_entry *ret)
 {
 	struct entry e;
 	emdb_err err;
 
-	err = entry_read_pinned(it->db, s->hash, s->value, false, &e);
+	err = iter_read_pinned(it, s, &e);
 	if (err)
 		return err;
 	memset(ret, 0, sizeof(*ret));

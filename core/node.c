@@ -533,13 +533,9 @@ emdb_err emdb_node_create_anon(emdb_db *db, uint64_t parent, const struct emdb_c
 
 static emdb_err del_entry(emdb_db *db, const struct entry *e)
 {
-	struct rec r = { .kind = REC_DEL,
-			 .mask = REC_F_NS | REC_F_KEY | REC_F_TIME,
-			 .ns = e->rec.ns,
-			 .key = e->rec.key,
-			 .key_len = e->rec.key_len,
-			 .time_ns = db_now_ns(db) };
+	struct rec r;
 
+	rec_of_del(e, db_now_ns(db), &r);
 	return commit_rec(db, &r, NULL, 0, JOURNAL_RESERVE, true, e, NULL);
 }
 

@@ -169,6 +169,19 @@ void rec_of_plain(const struct entry *e, int64_t now_ns, struct rec *r)
 	r->time_ns = now_ns;
 }
 
+void rec_of_del(const struct entry *e, int64_t now_ns, struct rec *r)
+{
+	*r = (struct rec){ .kind = REC_DEL,
+			   .mask = REC_F_NS | REC_F_KEY | REC_F_TIME,
+			   .ns = e->rec.ns,
+			   .key = e->rec.key,
+			   .key_len = e->rec.key_len,
+			   .time_ns = now_ns,
+			   .id = e->id };
+	if (e->rec.kind == REC_LINK)
+		r->mask |= REC_F_ID;
+}
+
 emdb_err rec_of_big(emdb_db *db, uint64_t id, struct big *big, int64_t now_ns, struct rec *r)
 {
 	struct rec old = { .kind = 0 };

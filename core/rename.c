@@ -26,13 +26,9 @@ static bool is_below(emdb_db *db, const struct ns *ns, uint64_t above)
 
 static emdb_err add_del(struct rename *rn, struct batch *b, const struct entry *e)
 {
-	const struct rec r = { .kind = REC_DEL,
-			       .mask = REC_F_NS | REC_F_KEY | REC_F_TIME,
-			       .ns = e->rec.ns,
-			       .key = e->rec.key,
-			       .key_len = e->rec.key_len,
-			       .time_ns = rn->now_ns };
+	struct rec r;
 
+	rec_of_del(e, rn->now_ns, &r);
 	return batch_add(b, &r);
 }
 
@@ -96,6 +92,10 @@ static emdb_err add_named(struct rename *rn, struct batch *b, const struct entry
 	err = named_record(rn, b, e, expires_ms, &r);
 	if (err)
 		return err;
+	if (r.kind != REC_LINK) {
+		r.mask |= REC_F_FLAGS;
+		r.flags = REC_FLAG_NEW_NAME;
+	}
 	r.ns = ns->id;
 	r.key = key;
 	r.key_len = key_len;
@@ -197,7 +197,11 @@ static emdb_err rename_locked(struct rename *rn)
 		err = deadline_after(rn, &expires);
 	if (err)
 		return err;
-	err = add_named(rn, &b, &rn->src, rn->to_ns, rn->new_key, rn->new_key_len, expires);
+	/* Only a DEL says that an object with other names has one less. */
+	if (rn->have_dst && rn->dst.rec.kind == REC_LINK && !(rn->flags & EMDB_RENAME_EXCHANGE))
+		err = add_del(rn, &b, &rn->dst);
+	if (!err)
+		err = add_named(rn, &b, &rn->src, rn->to_ns, rn->new_key, rn->new_key_len, expires);
 	if (!err && rn->flags & EMDB_RENAME_EXCHANGE)
 		err = add_named(rn, &b, &rn->dst, rn->from_ns, rn->key, rn->key_len,
 				entry_expires_pinned(rn->db, &rn->dst));

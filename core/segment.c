@@ -459,3 +459,16 @@ emdb_err segment_frame_of(struct segment *s, uint64_t ref, enum emdb_verify veri
 	guard_end(&g);
 	return ok ? EMDB_OK : EMDB_ERR_CORRUPT;
 }
+
+uint32_t segment_size_of(const struct segment *s, uint64_t ref)
+{
+	const uint64_t off = ref_lsn(ref) & (segment_bytes(s) - 1);
+	struct guard g;
+	uint32_t word;
+
+	if (!off_ok(off, segment_len(s)) || !guard_begin(&g))
+		return 0;
+	word = get_u32(s->map + off + (ref & REF_BATCH ? 0 : 4));
+	guard_end(&g);
+	return (word & 0xffffffu) * 8u;
+}

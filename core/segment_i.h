@@ -94,6 +94,9 @@ EMDB_CHECKED emdb_err segment_rec(struct segment *s, uint64_t ref, enum emdb_ver
 EMDB_CHECKED emdb_err segment_frame_of(struct segment *s, uint64_t ref, enum emdb_verify verify,
 				       struct frame *ret);
 
+/* Its length as its header says, unverified; 0: outside of the frames or unreadable. */
+uint32_t segment_size_of(const struct segment *s, uint64_t ref);
+
 static inline uint64_t segment_bytes(const struct segment *s)
 {
 	return UINT64_C(1) << s->shift;

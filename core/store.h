@@ -376,6 +376,8 @@ void batch_release(struct batch *b);
 
 /* Fills r with a PUT that says what e says, key and all, at time now (ctime). */
 void rec_of_plain(const struct entry *e, int64_t now_ns, struct rec *r);
+/* Fills r with a DEL of e at time now. */
+void rec_of_del(const struct entry *e, int64_t now_ns, struct rec *r);
 /* Fills r with an INODE record of big; xattrs point into the journal (pinned). */
 emdb_err rec_of_big(emdb_db *db, uint64_t id, struct big *big, int64_t now_ns, struct rec *r);
 /* Fills r with an NS record; key and xattrs point into the journal (pinned). */
