@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Random operations on a store and on a model of one: the same results, the same contents after
+ * every restart, orderly or by death. OPS says how many operations each run has, SEED which.
+ */
+#include "tests/unit/model_ops.h"
+
+#include <signal.h>
+#include <sys/wait.h>
+
+/* ---- Runs ---- */
+
+#ifdef __SANITIZE_THREAD__
+#define OPS_DEFAULT 800u /* each fork takes a while */
+#else
+#define OPS_DEFAULT 2500u
+#endif
+
+static unsigned int run_length(void)
+{
+	const char *const env = getenv("OPS");
+
+	return env ? (unsigned int)strtoul(env, NULL, 0) : OPS_DEFAULT;
+}
+
+static void store_open(void)
+{
+	struct emdb_detail detail = { .text = "" };
+	struct emdb_options opts = { .size = sizeof(opts),
+				     .flags = EMDB_OPEN_CREATE,
+				     .segment_bytes = EMDB_SEGMENT_MIN,
+				     .sweep_interval_ms = -1,
+				     .commit_interval_s = -1,
+				     .detail = &detail };
+	const emdb_err err = dir ? emdb_open(dir, &opts, &db) : emdb_open_memory(&opts, &db);
+
+	if (err)
+		M_FAIL("open: %s: %s", emdb_err_name(err), detail.text);
+}
+
+static void store_close(void)
+{
+	for (int i = 0; i < M_OBJS; i++)
+		if (m->objs[i].used && m->objs[i].refs && chance(50)) {
+			emdb_node_forget(db, m->objs[i].id, m->objs[i].refs);
+			m_forgot(&m->objs[i], m->objs[i].refs);
+		}
+	OK(emdb_close(db));
+	db = NULL;
+	m_restart();
+}
+
+static void found_fault(void *ctx, const struct emdb_detail *detail)
+{
+	(void)ctx;
+	M_FAIL("check found: %s", detail->text);
+}
+
+/* What is on disk is sound, by the checker's word. */
+static void check_disk(void)
+{
+	struct emdb_check_report report;
+
+	OK(emdb_check(dir, found_fault, NULL, &report));
+	want_u64(report.bad_frames, 0, "bad frames");
+	want_u64(report.lost_bytes, 0, "lost bytes");
+}
+
+static void begin(bool memory)
+{
+	static char path[PATH_MAX + 8];
+	const uint64_t seed = test_seed();
+
+	m_init(seed);
+	dir = NULL;
+	if (!memory) {
+		snprintf(path, sizeof(path), "%s/store", test_dir());
+		dir = path;
+	}
+	DOING("first open");
+	store_open();
+}
+
+TEST(test_model__in_memory)
+{
+	const unsigned int n = run_length();
+
+	begin(true);
+	for (unsigned int i = 0; i < n; i++)
+		one_op();
+	DOING("end");
+	check_all(db);
+	store_close();
+}
+
+TEST(test_model__restarts)
+{
+	const unsigned int n = run_length();
+
+	begin(false);
+	for (unsigned int i = 0; i < n; i++) {
+		one_op();
+		if (!chance(1) && i != n - 1)
+			continue;
+		DOING("restart");
+		store_close();
+		if (chance(30))
+			check_disk();
+		store_open();
+		check_all(db);
+	}
+	store_close();
+	check_disk();
+}
+
+/* A child works and dies between two operations; all that it was told must be there. */
+TEST(test_model__deaths)
+{
+	const unsigned int n = run_length();
+
+	begin(false);
+	store_close();
+	while (m->ops < n) {
+		const unsigned int steps = 1 + (unsigned int)below(200);
+		const pid_t pid = fork();
+		int status;
+
+		CHECK(pid >= 0);
+		if (pid == 0) {
+			DOING("open in a child");
+			store_open();
+			check_all(db);
+			for (unsigned int i = 0; i < steps; i++)
+				one_op();
+			raise(SIGKILL);
+		}
+		CHECK_EQ(waitpid(pid, &status, 0), pid);
+		if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+			FAIL("the child ended with status %#x after: %s", status, m->op);
+		m_restart();
+		if (chance(30))
+			check_disk();
+		if (chance(30)) {
+			DOING("open after death");
+			store_open();
+			check_all(db);
+			store_close();
+		}
+	}
+}
+
+TEST_MAIN()
