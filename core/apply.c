@@ -15,6 +15,12 @@ static void live_add_pinned(emdb_db *db, uint64_t ref, int64_t delta)
 		segment_live_add(seg, delta);
 }
 
+/* A checkpoint was loaded that has what this record did to whatever has as_of. */
+static bool is_included(const struct apply *a, uint64_t as_of, uint64_t ref)
+{
+	return unlikely(a->replay && ref_lsn(ref) < as_of);
+}
+
 /* ---- Namespaces ----------------------------------------------------------- */
 
 emdb_err ns_new(emdb_db *db, uint64_t id, struct ns **ret)
@@ -114,10 +120,11 @@ static bool is_new_name(const struct rec *r)
 }
 
 /* An entry came or went: the directory's mtime and ctime (POSIX). */
-static void ns_touch(struct ns *ns, const struct rec *r, uint64_t ref)
+static void ns_touch(const struct apply *a, struct ns *ns, const struct rec *r, uint64_t ref)
 {
-	if (r->mask & REC_F_ORIGIN)
-		return; /* compaction moved a record: nothing happened */
+	/* Compaction moved a record: nothing happened. */
+	if (r->mask & REC_F_ORIGIN || is_included(a, ns->as_of, ref))
+		return;
 	time_max(&ns->mtime, r->time_ns);
 	time_max(&ns->ctime, r->time_ns);
 	atomic_store_explicit(&ns->touch_lsn, ref_lsn(ref), memory_order_relaxed);
@@ -177,7 +184,7 @@ static emdb_err set_entry(struct apply *a, struct ns *ns, const struct rec *r, u
 		return ret == -ENOMEM ? EMDB_ERR_NOMEM : EMDB_ERR_CORRUPT;
 	live_add_pinned(db, ref, size);
 	if (is_new_name(r))
-		ns_touch(ns, r, ref);
+		ns_touch(a, ns, r, ref);
 	return old ? unname(a, ns, old, id) : EMDB_OK;
 }
 
@@ -268,7 +275,8 @@ static emdb_err apply_link(struct apply *a, const struct rec *r, uint64_t ref, u
 		return err;
 	mutex_lock(&big->lock);
 	expires = big->expires_ms;
-	if (!(r->mask & REC_F_ORIGIN) && big->ctime < r->time_ns) {
+	if (!(r->mask & REC_F_ORIGIN) && !is_included(a, big->as_of, ref) &&
+	    big->ctime < r->time_ns) {
 		big->ctime = r->time_ns;
 		big->touch_lsn = ref_lsn(ref);
 	}
@@ -320,6 +328,8 @@ static emdb_err apply_ns(struct apply *a, const struct rec *r, uint64_t ref, uin
 		if (err)
 			return err;
 	}
+	if (is_included(a, child->as_of, ref))
+		return EMDB_OK;
 	ns_set_meta(child, r);
 	atomic_store_explicit(&child->parent, id == EMDB_ROOT ? EMDB_ROOT : r->ns,
 			      memory_order_relaxed);
@@ -422,12 +432,12 @@ static emdb_err drop_contents(struct apply *a, struct ns *ns, uint64_t before, b
 }
 
 /* The name that an object lost is its change of ctime. */
-static void big_unnamed(emdb_db *db, const struct rec *r, uint64_t ref)
+static void big_unnamed(const struct apply *a, const struct rec *r, uint64_t ref)
 {
 	struct obj_view v;
 
 	if (!(r->mask & REC_F_ID) || r->mask & REC_F_ORIGIN ||
-	    !objtab_get_pinned(db, r->id, &v) || !v.big)
+	    !objtab_get_pinned(a->db, r->id, &v) || !v.big || is_included(a, v.big->as_of, ref))
 		return;
 	mutex_lock(&v.big->lock);
 	v.big->ctime = r->time_ns;
@@ -448,9 +458,9 @@ static emdb_err apply_del(struct apply *a, const struct rec *r, uint64_t ref, bo
 		err = find_old(a, ns, r, &hash, &space, &old, old_known);
 	if (err)
 		return err;
-	ns_touch(ns, r, ref);
+	ns_touch(a, ns, r, ref);
 	if (r->kind == REC_DEL)
-		big_unnamed(a->db, r, ref);
+		big_unnamed(a, r, ref);
 	if (!old)
 		return EMDB_OK;
 	if (hidx_remove(&ns->idx, hash, old->slot))
@@ -471,7 +481,7 @@ static emdb_err apply_clear(struct apply *a, const struct rec *r, uint64_t ref)
 
 	if (err || (copy && !a->replay))
 		return err;
-	ns_touch(ns, r, ref);
+	ns_touch(a, ns, r, ref);
 	return drop_contents(a, ns, copy ? r->origin : UINT64_MAX, !a->replay);
 }
 
@@ -513,6 +523,8 @@ static emdb_err apply_inode(struct apply *a, const struct rec *r, uint64_t ref, 
 
 	if (!big)
 		return EMDB_ERR_NOMEM;
+	if (is_included(a, big->as_of, ref))
+		return EMDB_OK;
 	mutex_lock(&big->lock);
 	if (big->inode_ref)
 		live_add_pinned(db, big->inode_ref, -(int64_t)ref_size_pinned(db, big->inode_ref));
@@ -585,6 +597,8 @@ static emdb_err apply_data(struct apply *a, const struct rec *r, uint64_t ref)
 
 	if (!big)
 		return EMDB_ERR_NOMEM;
+	if (is_included(a, big->as_of, ref))
+		return EMDB_OK;
 	mutex_lock(&big->lock);
 	err = data_change_locked(a, big, r, ref);
 	if (!err && !(r->mask & REC_F_ORIGIN)) {
@@ -603,7 +617,7 @@ static emdb_err apply_move(struct apply *a, const struct rec *r, uint64_t ref)
 	uint64_t bytes = 0;
 	emdb_err err = EMDB_OK;
 
-	if (!objtab_get_pinned(a->db, r->id, &v) || !v.big)
+	if (!objtab_get_pinned(a->db, r->id, &v) || !v.big || is_included(a, v.big->as_of, ref))
 		return EMDB_OK;
 	mutex_lock(&v.big->lock);
 	if (extmap_rebase(&v.big->map, r->off, r->len, r->origin, ref, -skip, &bytes))
@@ -657,6 +671,7 @@ static emdb_err ns_gone(struct apply *a, struct ns *ns)
 	/* In replay its record may only come later, moved by compaction. */
 	if (a->replay)
 		return EMDB_OK;
+	checkpoint_note(a->db, ns->id, true);
 	atomic_store(&ns->dead, true);
 	ns_maybe_free_pinned(a->db, ns);
 	return EMDB_OK;
@@ -744,6 +759,18 @@ static emdb_err sweep_ns(struct apply *a, bool *ret_again)
 			break;
 		from = slots[n - 1].hash + 1;
 	}
+	return err;
+}
+
+emdb_err apply_gone_ns(emdb_db *db, struct ns *ns)
+{
+	struct apply a = APPLY_INIT(db, true);
+	const emdb_err err = drop_contents(&a, ns, UINT64_MAX, false);
+
+	buf_release(&a.pending);
+	atomic_store(&ns->attached, false);
+	atomic_store(&ns->dead, true);
+	ns_maybe_free_pinned(db, ns);
 	return err;
 }
 

@@ -8,6 +8,7 @@
 #include <sys/file.h>
 #include <unistd.h>
 
+#include "core/checkpoint.h"
 #include "core/manifest.h"
 
 #define SUPER_NAME    "superblock"
@@ -283,6 +284,7 @@ static emdb_err parts_init(emdb_db *db)
 	mutex_init(&db->sweep_lock, LOCK_LEAF);
 	cond_init(&db->sweep_cond);
 	ttl_heap_init(&db->ttl);
+	checkpoint_init(db);
 	ret = epoch_init(&db->epoch);
 	if (!ret)
 		ret = objtab_init(db);
@@ -318,7 +320,9 @@ static void db_free(emdb_db *db)
 {
 	if (!db)
 		return;
+	checkpoint_stop(db);
 	(void)journal_close(db->j);
+	checkpoint_release(db);
 	if (db->epoch.slots) {
 		ns_free_all(db);
 		hidx_release(&db->nstab);
@@ -344,13 +348,97 @@ static emdb_err replay_one(void *ctx, struct segment *seg, const struct frame *f
 	emdb_db *const db = ctx;
 	struct apply a = APPLY_INIT(db, true);
 	const unsigned int pin = epoch_pin(&db->epoch);
-	const emdb_err err = apply_frame(&a, f);
+	emdb_err err = checkpoint_replaying(db, f->lsn);
 
 	(void)seg;
+	if (!err)
+		err = apply_frame(&a, f);
 	epoch_unpin(&db->epoch, pin);
-	db->replayed_records += f->kind == FRAME_BATCH ? get_u32(f->p + FMT_FRAME_HEADER) : 1;
-	db->replayed_bytes += f->len;
 	return err;
+}
+
+/* After a recovery that failed half way: empty again. */
+static emdb_err forget_all(emdb_db *db)
+{
+	struct journal_seg_info *segs;
+	size_t n = journal_segments(db->j, NULL, 0);
+
+	checkpoint_release(db);
+	db->ckpt.loaded = false;
+	db->ckpt.bytes = 0;
+	ns_free_all(db);
+	hidx_release(&db->shared);
+	hidx_init(&db->shared, &db->epoch);
+	objtab_release(db);
+	epoch_drain(&db->epoch);
+	ttl_heap_release(&db->ttl);
+	atomic_store(&db->records, 0);
+	atomic_store(&db->namespaces, 0);
+	segs = base_calloc(n + 1, sizeof(*segs));
+	if (!segs || objtab_init(db)) {
+		base_free(segs);
+		return EMDB_ERR_NOMEM;
+	}
+	n = min_size(journal_segments(db->j, segs, n), n);
+	for (size_t i = 0; i < n; i++) {
+		const unsigned int pin = epoch_pin(&db->epoch);
+		struct segment *const seg =
+			journal_segment_pinned(db->j, segs[i].id << db->sb.segment_shift);
+
+		if (seg)
+			segment_live_set(seg, 0);
+		epoch_unpin(&db->epoch, pin);
+	}
+	base_free(segs);
+	return root_init(db);
+}
+
+/* number 0: the whole journal.  CORRUPT, NOT_FOUND: the checkpoint cannot be used. */
+static emdb_err recover_from(emdb_db *db, uint64_t number, uint64_t lsn, struct journal_end *end)
+{
+	emdb_err err = EMDB_OK;
+
+	if (number) {
+		err = checkpoint_load(db, db->dirfd, number, lsn);
+		if (err && err != EMDB_ERR_NOMEM && err != EMDB_ERR_NOT_FOUND)
+			err = EMDB_ERR_CORRUPT;
+	}
+	if (!err)
+		err = journal_replay(db->j, number ? lsn : 0, replay_one, db, end);
+	if (!err)
+		err = checkpoint_replayed(db);
+	return err ? err : apply_finish(db);
+}
+
+/* The newest checkpoint that is good, or none: the state is the same, only later. */
+static emdb_err recover_state(emdb_db *db, struct journal_end *end)
+{
+	struct journal_checkpoint c;
+	emdb_err err;
+
+	journal_checkpoint_get(db->j, &c);
+	for (;;) {
+		char text[160];
+
+		err = recover_from(db, c.number, c.lsn, end);
+		if (!err && c.number)
+			atomic_store(&db->ckpt.base, c.lsn);
+		/* What is wrong with the journal or the machine is so for any checkpoint. */
+		if (!c.number || (err != EMDB_ERR_CORRUPT && err != EMDB_ERR_NOT_FOUND))
+			return err;
+		(void)snprintf(text, sizeof(text), "checkpoint %" PRIu64 " cannot be used (%s): %s",
+			       c.number, emdb_strerror(err),
+			       c.prev_number ? "trying the one before"
+					     : "replaying the whole journal");
+		if (db->log)
+			db->log(db->log_ctx, EMDB_LOG_WARN, text);
+		err = forget_all(db);
+		if (err)
+			return err;
+		c.number = c.prev_number;
+		c.lsn = c.prev_lsn;
+		c.prev_number = 0;
+	}
 }
 
 static emdb_err recover(emdb_db *db, const struct emdb_options *o, bool create)
@@ -376,16 +464,19 @@ static emdb_err recover(emdb_db *db, const struct emdb_options *o, bool create)
 		.found_ctx = db->found_ctx,
 	};
 	struct journal_end end = { .lsn = 0 };
+	uint64_t backlog;
 	emdb_err err;
 
 	memcpy(cfg.uuid, db->sb.uuid, sizeof(cfg.uuid));
 	err = journal_open(&cfg, &db->j);
+	db->ckpt.lenient = cfg.salvage;
 	if (!err)
-		err = journal_replay(db->j, 0, replay_one, db, &end);
-	if (!err)
-		err = apply_finish(db);
+		err = recover_state(db, &end);
+	backlog = end.lsn - min_u64(end.lsn, atomic_load(&db->ckpt.base));
 	if (!err && !db->read_only)
 		err = journal_start(db->j);
+	if (!err && !db->read_only)
+		err = checkpoint_start(db, end.frames ? backlog : 0);
 	db->replayed = end.frames;
 	db->torn_bytes = end.torn_bytes;
 	db->skipped_bytes = end.skipped_bytes;
@@ -512,6 +603,7 @@ emdb_err emdb_close(emdb_db *db)
 	if (!db)
 		return EMDB_OK;
 	expire_stop(db);
+	checkpoint_close(db);
 	err = journal_close(db->j);
 	db->j = NULL;
 	/* An empty body says that the last holder left in good order. */

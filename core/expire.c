@@ -15,22 +15,42 @@ emdb_err expire_push(emdb_db *db, int64_t expires_ms, uint64_t ns, uint64_t hash
 	const struct ttl_item item = { expires_ms, ns, hash };
 	int ret;
 
+	/* Of a checkpoint: its queue has that. */
+	if (unlikely(db->ckpt.settle))
+		return EMDB_OK;
 	mutex_lock(&db->ttl_lock);
 	ret = ttl_heap_push(&db->ttl, &item);
 	mutex_unlock(&db->ttl_lock);
 	return ret ? EMDB_ERR_NOMEM : EMDB_OK;
 }
 
-static bool pop_due(emdb_db *db, int64_t now_ms, struct ttl_item *ret)
+/* Until land() a checkpoint finds the item among the flights. */
+static bool pop_due(emdb_db *db, int64_t now_ms, struct expire_flight *ret)
 {
 	bool due;
 
 	mutex_lock(&db->ttl_lock);
-	due = ttl_heap_peek(&db->ttl, ret) && ttl_expired(ret->expires_ms, now_ms);
+	due = ttl_heap_peek(&db->ttl, &ret->item) && ttl_expired(ret->item.expires_ms, now_ms);
 	if (due)
-		due = ttl_heap_pop(&db->ttl, ret);
+		due = ttl_heap_pop(&db->ttl, &ret->item);
+	if (due) {
+		ret->next = db->flights;
+		ret->prev = &db->flights;
+		if (ret->next)
+			ret->next->prev = &ret->next;
+		db->flights = ret;
+	}
 	mutex_unlock(&db->ttl_lock);
 	return due;
+}
+
+static void land(emdb_db *db, struct expire_flight *f)
+{
+	mutex_lock(&db->ttl_lock);
+	*f->prev = f->next;
+	if (f->next)
+		f->next->prev = f->prev;
+	mutex_unlock(&db->ttl_lock);
 }
 
 /* What to tell the caller of the store when an entry went. */
@@ -115,10 +135,11 @@ emdb_err expire_step(emdb_db *db, uint64_t max, uint64_t *ret_removed)
 {
 	struct gone gone = { BUF_INIT, 0 };
 	uint64_t removed = 0, looked = 0;
-	struct ttl_item item;
+	struct expire_flight flight;
 	emdb_err err = EMDB_OK;
 
-	while (!err && looked++ < max && pop_due(db, db_now_ms(db), &item)) {
+	while (!err && looked++ < max && pop_due(db, db_now_ms(db), &flight)) {
+		const struct ttl_item item = flight.item;
 		bool again = true;
 		int64_t next = 0;
 
@@ -136,6 +157,7 @@ emdb_err expire_step(emdb_db *db, uint64_t max, uint64_t *ret_removed)
 			next = item.expires_ms; /* still there: try again later */
 		if (next && expire_push(db, next, item.ns, item.hash) && !err)
 			err = EMDB_ERR_NOMEM;
+		land(db, &flight);
 	}
 	buf_release(&gone.key);
 	*ret_removed = removed;

@@ -198,12 +198,35 @@ static void big_discard_pinned(emdb_db *db, struct big *big)
 	epoch_retire(&db->epoch, &big->node, big_free_node);
 }
 
+/* A big object without name and references goes; looks again, now under the lock for that. */
+static void orphan_free_pinned(emdb_db *db, uint64_t id)
+{
+	uint64_t h;
+	struct objtab_shard *const s = shard_of(db, id, &h);
+	struct big *big = NULL;
+	struct obj **p;
+
+	mutex_lock(&db->ckpt.gone_lock);
+	mutex_lock(&s->lock);
+	p = find_slot_locked(s, h, id);
+	if (*p && (*p)->refs == 0 && (*p)->big && (*p)->orphan) {
+		big = (*p)->big;
+		remove_locked(s, p);
+	}
+	mutex_unlock(&s->lock);
+	if (big) {
+		checkpoint_note_locked(db, id, true);
+		big_discard_pinned(db, big);
+	}
+	mutex_unlock(&db->ckpt.gone_lock);
+}
+
 void objtab_unref(emdb_db *db, uint64_t id, uint64_t count)
 {
 	const unsigned int pin = epoch_pin(&db->epoch);
 	uint64_t h;
 	struct objtab_shard *const s = shard_of(db, id, &h);
-	struct big *big = NULL;
+	bool orphan = false;
 	struct obj **p;
 
 	mutex_lock(&s->lock);
@@ -212,14 +235,13 @@ void objtab_unref(emdb_db *db, uint64_t id, uint64_t count)
 		struct obj *const o = *p;
 
 		o->refs -= min_u64(o->refs, count);
-		if (o->refs == 0 && !(o->big && !o->orphan)) {
-			big = o->big;
+		orphan = o->refs == 0 && o->big && o->orphan;
+		if (o->refs == 0 && !o->big)
 			remove_locked(s, p);
-		}
 	}
 	mutex_unlock(&s->lock);
-	if (big)
-		big_discard_pinned(db, big);
+	if (orphan)
+		orphan_free_pinned(db, id);
 	epoch_unpin(&db->epoch, pin);
 }
 
@@ -296,11 +318,13 @@ struct big *objtab_big(emdb_db *db, uint64_t id)
 	uint64_t h;
 	struct objtab_shard *const s = shard_of(db, id, &h);
 	struct big *big = NULL;
+	bool made = false;
 	struct obj *o;
 
 	mutex_lock(&s->lock);
 	o = get_or_add_locked(s, h, id);
 	if (o && !o->big) {
+		made = true;
 		o->big = big_new();
 		o->orphan = true; /* until a LINK names it */
 		if (!o->big && o->refs == 0)
@@ -311,6 +335,8 @@ struct big *objtab_big(emdb_db *db, uint64_t id)
 		big = o->big;
 	}
 	mutex_unlock(&s->lock);
+	if (made)
+		checkpoint_note(db, id, false);
 	return big;
 }
 
@@ -336,8 +362,10 @@ void objtab_unbig(emdb_db *db, uint64_t id, uint64_t ns, uint64_t hash, uint64_t
 			remove_locked(s, p);
 	}
 	mutex_unlock(&s->lock);
-	if (big)
+	if (big) {
+		checkpoint_note(db, id, true);
 		big_discard_pinned(db, big);
+	}
 }
 
 void objtab_nameless(emdb_db *db, uint64_t id)
@@ -362,8 +390,10 @@ void objtab_nameless(emdb_db *db, uint64_t id)
 		}
 	}
 	mutex_unlock(&s->lock);
-	if (big)
+	if (big) {
+		checkpoint_note(db, id, true);
 		big_discard_pinned(db, big);
+	}
 }
 
 static void sweep_shard(emdb_db *db, struct objtab_shard *s,
@@ -397,6 +427,28 @@ void objtab_sweep_big(emdb_db *db, bool (*fn)(void *ctx, uint64_t id, struct big
 	for (size_t i = 0; i < STORE_SHARDS; i++)
 		sweep_shard(db, &db->objs[i], fn, ctx);
 	epoch_unpin(&db->epoch, pin);
+}
+
+emdb_err objtab_big_ids(emdb_db *db, size_t shard, struct buf *ret)
+{
+	struct objtab_shard *const s = &db->objs[shard];
+	emdb_err err = EMDB_OK;
+	size_t want;
+
+	/* No memory is taken under the lock. */
+	mutex_lock(&s->lock);
+	while ((want = s->count * sizeof(uint64_t)) > ret->cap - ret->len) {
+		mutex_unlock(&s->lock);
+		if (buf_reserve(ret, want))
+			return EMDB_ERR_NOMEM;
+		mutex_lock(&s->lock);
+	}
+	for (size_t k = 0; k < s->nslots; k++)
+		for (const struct obj *o = s->slots[k]; o; o = o->next)
+			if (o->big && buf_append(ret, &o->id, sizeof(o->id)))
+				err = EMDB_ERR_NOMEM;
+	mutex_unlock(&s->lock);
+	return err;
 }
 
 static uint64_t big_memory(struct big *big)

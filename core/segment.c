@@ -82,6 +82,11 @@ uint64_t segment_live(const struct segment *s)
 	return n > 0 ? (uint64_t)n : 0;
 }
 
+void segment_live_set(struct segment *s, uint64_t live)
+{
+	atomic_store_explicit(&s->live, (int64_t)live, memory_order_relaxed);
+}
+
 static struct segment *segment_new(const struct segment_env *env, uint64_t id)
 {
 	struct segment *const s = base_calloc(1, sizeof(*s));

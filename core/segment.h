@@ -27,5 +27,7 @@ uint64_t segment_id(const struct segment *s);
 /* Adjusts the number of bytes of frames that still count; atomic. */
 void segment_live_add(struct segment *s, int64_t delta);
 uint64_t segment_live(const struct segment *s);
+/* Opening only: nobody else is there. */
+void segment_live_set(struct segment *s, uint64_t live);
 
 #endif

@@ -70,6 +70,8 @@ struct ns {
 	_Atomic(bool) attached;                      /* its entry exists; as parent */
 	_Atomic(bool) dead;  /* dropped; waits for its references; as parent */
 	_Atomic(bool) freed; /* somebody has retired it; atomic */
+	uint8_t mark;        /* opening only: see checkpoint_load.c */
+	uint64_t as_of;      /* opening only: a checkpoint has what lower LSNs did to it */
 };
 
 /* One name of a big object. */
@@ -87,6 +89,8 @@ struct big {
 	uint64_t rdev;
 	uint64_t inode_ref; /* its INODE record (xattrs); 0: none yet */
 	uint64_t touch_lsn; /* last record that set times or size */
+	uint64_t as_of;     /* opening only: a checkpoint has what lower LSNs did to it */
+	bool mark;          /* opening only: see checkpoint_load.c */
 	uint32_t mode, uid, gid;
 	uint32_t nlinks, links_cap;
 	struct link *links;
@@ -108,6 +112,35 @@ struct objtab_shard {
 	size_t nslots, count; /* guarded by lock */
 };
 
+/* A deadline that is taken off the queue and being looked at. */
+struct expire_flight {
+	struct expire_flight *next, **prev; /* guarded by ttl_lock */
+	struct ttl_item item;
+};
+
+struct ckpt_settle;
+
+/* What checkpoint.c keeps; see checkpoint.h. */
+struct checkpointer {
+	struct mutex lock;      /* one at a time */
+	struct mutex gone_lock; /* rank LOCK_GONE */
+	_Atomic(bool) active;   /* one is being written; written under gone_lock */
+	bool gone_failed;       /* no memory for gone; guarded by gone_lock */
+	struct buf gone;        /* what went and came back meanwhile; guarded by gone_lock */
+	struct ckpt_settle *settle; /* opening only: what the settled LSN brings */
+	uint64_t dropped;           /* opening only: entries of the image without a segment */
+	bool loaded;                /* opening only: from an image */
+	bool lenient;               /* opening only: salvaging, so the image need not be reached */
+	uint64_t bytes;             /* size of the current image; 0: none; guarded by lock */
+	_Atomic(uint64_t) backlog;  /* bytes that opening had to replay; atomic */
+	_Atomic(uint64_t) base;     /* journal_tail() that is not in backlog; atomic */
+	pthread_t thread;
+	bool runs;              /* set at open, cleared at close */
+	struct mutex wake_lock; /* rank LOCK_LEAF */
+	struct cond wake;
+	bool stop; /* guarded by wake_lock */
+};
+
 struct emdb_db {
 	struct emdb_io *io;
 	int dirfd, lockfd;     /* -1 in memory */
@@ -122,7 +155,9 @@ struct emdb_db {
 	struct ns *root;    /* immutable after open */
 	struct objtab_shard objs[STORE_SHARDS];
 	struct mutex ttl_lock;
-	struct ttl_heap ttl; /* guarded by ttl_lock */
+	struct ttl_heap ttl;           /* guarded by ttl_lock */
+	struct expire_flight *flights; /* guarded by ttl_lock */
+	struct checkpointer ckpt;
 
 	/* Immutable after open. */
 	enum emdb_flush_policy flush;
@@ -289,6 +324,8 @@ void objtab_unbig(emdb_db *db, uint64_t id, uint64_t ns, uint64_t hash, uint64_t
 void objtab_nameless(emdb_db *db, uint64_t id);
 /* Calls fn for each row that has a big; fn returns true to have it freed. */
 void objtab_sweep_big(emdb_db *db, bool (*fn)(void *ctx, uint64_t id, struct big *big), void *ctx);
+/* Appends the ids of the big objects of one shard. */
+emdb_err objtab_big_ids(emdb_db *db, size_t shard, struct buf *ret);
 void objtab_counts(emdb_db *db, uint64_t *ret_big, uint64_t *ret_known, uint64_t *ret_memory);
 
 void big_attr(uint64_t id, struct big *big, struct emdb_attr *ret);
@@ -325,6 +362,8 @@ emdb_err apply_end(struct apply *a);
 emdb_err apply_frame(struct apply *a, const struct frame *f);
 /* After a replay: what nothing names goes. */
 emdb_err apply_finish(emdb_db *db);
+/* In a replay: the namespace went; those below it are told of by themselves.  Pinned. */
+emdb_err apply_gone_ns(emdb_db *db, struct ns *ns);
 emdb_err ns_new(emdb_db *db, uint64_t id, struct ns **ret);
 /* Frees a dead namespace that nobody references. */
 void ns_maybe_free_pinned(emdb_db *db, struct ns *ns);
@@ -432,5 +471,15 @@ emdb_err expire_push(emdb_db *db, int64_t expires_ms, uint64_t ns, uint64_t hash
 emdb_err expire_step(emdb_db *db, uint64_t max, uint64_t *ret_removed);
 int expire_start(emdb_db *db);
 void expire_stop(emdb_db *db);
+
+/* ---- Checkpoints (checkpoint.c) ---------------------------------------------- */
+
+/*
+ * A big object or a namespace went, or a big object is (back) there.  A big
+ * object that goes without the structure lock goes under ckpt.gone_lock,
+ * bytes and all: then call the second.
+ */
+void checkpoint_note(emdb_db *db, uint64_t id, bool gone);
+void checkpoint_note_locked(emdb_db *db, uint64_t id, bool gone);
 
 #endif

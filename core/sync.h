@@ -46,8 +46,10 @@
 enum lock_rank {
 	LOCK_UNRANKED = 0, /* not checked; for tests */
 	LOCK_ADMIN,     /* one long job at a time: compaction, checkpoint, snapshot, key change */
+	LOCK_CKPT,      /* one checkpoint at a time, by itself or within such a job */
 	LOCK_STRUCTURE, /* db: shared by one-key operations, exclusive by structural ones */
 	LOCK_STRIPE,    /* db: writers of one key; several only in ascending address order */
+	LOCK_GONE,      /* db: what goes while a checkpoint is written */
 	LOCK_OBJTAB,    /* object table */
 	LOCK_OBJ,       /* one object */
 	LOCK_HIDX,      /* writers of a hash index */

@@ -16,6 +16,30 @@ static struct ttl_item *item_at(const struct ttl_heap *h, size_t i)
 	return &h->chunks[i >> CHUNK_SHIFT][i & (CHUNK_ITEMS - 1)];
 }
 
+/* Chunk c belongs to the snapshot too. */
+static bool is_shared(const struct ttl_heap *h, size_t c)
+{
+	return h->snap && c < h->snap->chunk_count && h->chunks[c] == h->snap->chunks[c];
+}
+
+/* Item i, to be written. */
+static struct ttl_item *item_of(struct ttl_heap *h, size_t i)
+{
+	const size_t c = i >> CHUNK_SHIFT;
+
+	if (unlikely(h->snap) && is_shared(h, c) && !h->snap->broken) {
+		struct ttl_item *const copy = base_malloc(CHUNK_ITEMS * sizeof(*copy));
+
+		if (copy) {
+			memcpy(copy, h->chunks[c], CHUNK_ITEMS * sizeof(*copy));
+			h->chunks[c] = copy;
+		} else {
+			h->snap->broken = true;
+		}
+	}
+	return item_at(h, i);
+}
+
 void ttl_heap_init(struct ttl_heap *h)
 {
 	memset(h, 0, sizeof(*h));
@@ -23,6 +47,7 @@ void ttl_heap_init(struct ttl_heap *h)
 
 void ttl_heap_release(struct ttl_heap *h)
 {
+	emdb_assert(!h->snap);
 	while (h->chunk_count)
 		base_free(h->chunks[--h->chunk_count]);
 	base_free(h->chunks);
@@ -79,10 +104,10 @@ void ttl_heap_push_reserved(struct ttl_heap *h, const struct ttl_item *item)
 
 		if (p->expires_ms <= item->expires_ms)
 			break;
-		*item_at(h, i) = *p;
+		*item_of(h, i) = *p;
 		i = parent;
 	}
-	*item_at(h, i) = *item;
+	*item_of(h, i) = *item;
 }
 
 int ttl_heap_push(struct ttl_heap *h, const struct ttl_item *item)
@@ -120,8 +145,13 @@ static void drop_chunks(struct ttl_heap *h)
 {
 	const size_t used = (h->count + h->reserved + CHUNK_ITEMS - 1) / CHUNK_ITEMS;
 
-	while (h->chunk_count > used + 1)
-		base_free(h->chunks[--h->chunk_count]);
+	while (h->chunk_count > used + 1) {
+		const size_t c = h->chunk_count - 1;
+
+		if (!is_shared(h, c))
+			base_free(h->chunks[c]);
+		h->chunk_count = c;
+	}
 }
 
 bool ttl_heap_pop(struct ttl_heap *h, struct ttl_item *ret)
@@ -137,13 +167,54 @@ bool ttl_heap_pop(struct ttl_heap *h, struct ttl_item *ret)
 
 		if (item_at(h, child)->expires_ms >= last.expires_ms)
 			break;
-		*item_at(h, i) = *item_at(h, child);
+		*item_of(h, i) = *item_at(h, child);
 		i = child;
 	}
 	if (h->count > 0)
-		*item_at(h, i) = last;
+		*item_of(h, i) = last;
 	drop_chunks(h);
 	return true;
+}
+
+int ttl_heap_snap(struct ttl_heap *h, struct ttl_snap *ret)
+{
+	struct ttl_snap s = { .chunk_count = (h->count + CHUNK_ITEMS - 1) / CHUNK_ITEMS,
+			      .count = h->count };
+
+	emdb_assert(!h->snap);
+	s.chunks = base_malloc(s.chunk_count * sizeof(*s.chunks));
+	if (!s.chunks)
+		return -ENOMEM;
+	if (s.chunk_count)
+		memcpy(s.chunks, h->chunks, s.chunk_count * sizeof(*s.chunks));
+	*ret = s;
+	h->snap = ret;
+	return 0;
+}
+
+int ttl_snap_read(const struct ttl_snap *s, size_t from, struct ttl_item *out, size_t max,
+		  size_t *ret_n)
+{
+	size_t n = 0;
+
+	if (s->broken)
+		return -ENOMEM;
+	for (; n < max && from + n < s->count; n++)
+		out[n] = s->chunks[(from + n) >> CHUNK_SHIFT][(from + n) & (CHUNK_ITEMS - 1)];
+	*ret_n = n;
+	return 0;
+}
+
+void ttl_heap_unsnap(struct ttl_heap *h, struct ttl_snap *s)
+{
+	if (!s->chunks)
+		return;
+	for (size_t c = 0; c < s->chunk_count; c++)
+		if (c >= h->chunk_count || h->chunks[c] != s->chunks[c])
+			base_free(s->chunks[c]);
+	base_free(s->chunks);
+	memset(s, 0, sizeof(*s));
+	h->snap = NULL;
 }
 
 size_t ttl_heap_memory(const struct ttl_heap *h)

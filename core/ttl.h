@@ -54,6 +54,7 @@ struct ttl_heap {
 	size_t chunk_cap; /* of the pointer table */
 	size_t count;
 	size_t reserved;
+	struct ttl_snap *snap; /* NULL: none */
 };
 
 void ttl_heap_init(struct ttl_heap *h);
@@ -81,6 +82,25 @@ static inline size_t ttl_heap_count(const struct ttl_heap *h)
 {
 	return h->count;
 }
+
+/*
+ * The items as they are now, to be read in pieces while the queue goes on changing: a chunk is
+ * copied before it changes first. Whoever changes the queue excludes the calls of the reader. When
+ * there is no memory for a copy the snapshot is broken and reading it says so. One at a time.
+ */
+struct ttl_snap {
+	struct ttl_item **chunks;
+	size_t chunk_count;
+	size_t count;
+	bool broken;
+};
+/* 0 or -ENOMEM. */
+int ttl_heap_snap(struct ttl_heap *h, struct ttl_snap *ret) EMDB_MUST_CHECK;
+/* Copies up to max items, in the queue's order, from number `from` on; 0 at the end. -ENOMEM. */
+int ttl_snap_read(const struct ttl_snap *s, size_t from, struct ttl_item *out, size_t max,
+		  size_t *ret_n) EMDB_MUST_CHECK;
+/* Takes a snapshot that is all zero. */
+void ttl_heap_unsnap(struct ttl_heap *h, struct ttl_snap *s);
 
 /* Heap memory held, without the allocator's own overhead. */
 size_t ttl_heap_memory(const struct ttl_heap *h);
