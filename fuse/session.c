@@ -83,7 +83,7 @@ static ssize_t device_writev(int fd, struct iovec *iov, int count, void *userdat
 	struct fs *fs = userdata;
 	ssize_t n;
 
-	if (COMPAT_PATCH_INIT && !atomic_load_explicit(&fs->patched, memory_order_relaxed)) {
+	if (!atomic_load_explicit(&fs->patched, memory_order_relaxed)) {
 		patch_init(fs, iov, count);
 		atomic_store_explicit(&fs->patched, true, memory_order_relaxed);
 	}
@@ -97,18 +97,18 @@ static ssize_t device_writev(int fd, struct iovec *iov, int count, void *userdat
 	return 0;
 }
 
+/* Newer libfuse asks for the flags by itself, and some builds of it have no way in here. */
 static bool take_device(struct session *s)
 {
 	static const struct fuse_custom_io io = { .read = device_read, .writev = device_writev };
-	const int err = compat_custom_io(s->se, &io, fuse_session_fd(s->se));
+	int err;
 
-	if (err == 0)
-		return true;
-	/* Built without it: then it knows the flags itself, and prints about EFAULT. */
 	if (!COMPAT_PATCH_INIT)
 		return true;
-	log_error("cannot take over the device: %s", strerror(-err));
-	return false;
+	err = compat_custom_io(s->se, &io, fuse_session_fd(s->se));
+	if (err != 0)
+		log_error("cannot take over the device: %s", strerror(-err));
+	return err == 0;
 }
 
 /* ---- Opening ---- */

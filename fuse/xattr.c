@@ -238,7 +238,7 @@ void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 {
 	struct fs *fs = fs_of(req);
 	char *names = NULL;
-	size_t len;
+	size_t len = 0;
 	const emdb_err err = list_stored(fs, ino, VIRTUAL_LIST_MAX, &names, &len);
 
 	if (err != EMDB_OK) {
