@@ -387,10 +387,9 @@ static emdb_err open_one(struct journal *j, const struct manifest_seg *row)
 		why = "the segment is shorter than the manifest says";
 		err = EMDB_ERR_DAMAGED;
 	}
-	if (err == EMDB_ERR_DAMAGED) {
-		segment_name(row->id, name);
+	segment_name(row->id, name);
+	if (err == EMDB_ERR_DAMAGED)
 		journal_detail(j, row->id, s ? s->size : 0, JOURNAL_DIR "/%s: %s", name, why);
-	}
 	if (err) {
 		if (s)
 			segment_unref(s);
@@ -402,8 +401,15 @@ static emdb_err open_one(struct journal *j, const struct manifest_seg *row)
 		return EMDB_OK;
 	}
 	if (sealed) {
-		atomic_store_explicit(&s->len, min_u64(row->len, segment_bytes(s)),
-				      memory_order_relaxed);
+		const uint64_t room = align_down(min_u64(s->size, segment_bytes(s)), 8);
+		const uint64_t len = max_u64(min_u64(row->len, room), FMT_SEG_HEADER);
+
+		if (len < row->len) { /* with salvage; else it has been refused above */
+			journal_found(j, row->id, len, JOURNAL_DIR "/%s: cut short", name);
+			j->missing++;
+			j->missing_bytes += row->len - len;
+		}
+		atomic_store_explicit(&s->len, len, memory_order_relaxed);
 		atomic_store_explicit(&s->state, SEGMENT_SEALED, memory_order_relaxed);
 	}
 	segments_add(j, s);

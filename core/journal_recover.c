@@ -208,10 +208,9 @@ enum verdict { GO_ON, SEGMENT_DONE, LOG_ENDS };
 
 /* Decides at a stop. GO_ON: *off is where the next frame is. */
 /* What was durable, or cannot be read, is not there. */
-static emdb_err judge_damage(struct walk *w, size_t i, uint64_t at, uint64_t next, bool more,
-			     const struct stop *why, enum verdict *ret)
+static emdb_err judge_damage(struct walk *w, struct segment *s, uint64_t at, uint64_t next,
+			     bool more, const struct stop *why, enum verdict *ret)
 {
-	struct segment *const s = w->j->list[i];
 	const uint64_t end = max_u64(file_end(s), at + 8), mark = w->end->durable_mark;
 
 	if (!more) {
@@ -220,7 +219,7 @@ static emdb_err judge_damage(struct walk *w, size_t i, uint64_t at, uint64_t nex
 		if (mark > s->base)
 			next = max_u64(next, mark - s->base);
 		next = min_u64(next, end);
-		*ret = w->last_alive > i ? SEGMENT_DONE : LOG_ENDS;
+		*ret = SEGMENT_DONE;
 		w->end->reason = why->st;
 	}
 	return damage(w, s, at, next, why);
@@ -243,7 +242,7 @@ static emdb_err judge(struct walk *w, size_t i, uint64_t *off, const struct stop
 	*ret = GO_ON;
 	*off = next;
 	if (s->base + at < w->end->durable_mark || why->unreadable)
-		return judge_damage(w, i, at, next, more, why, ret);
+		return judge_damage(w, s, at, next, more, why, ret);
 	if (whole && more) {
 		journal_log(w->j, EMDB_LOG_INFO,
 			    "journal: a killed writer left a gap of %llu bytes",
@@ -435,8 +434,12 @@ static emdb_err seal_recovered(struct journal *j, struct manifest *next)
 		struct manifest_seg *const row = manifest_find(next, s->id);
 		int rc;
 
-		if (segment_state(s) == SEGMENT_SEALED || !row)
+		if (!row)
 			continue;
+		if (segment_state(s) == SEGMENT_SEALED) {
+			row->len = segment_len(s); /* with salvage, of one that was cut short */
+			continue;
+		}
 		if (segment_len(s) <= FMT_SEG_HEADER) {
 			manifest_remove(next, s->id, s->shift);
 			continue;
@@ -446,6 +449,8 @@ static emdb_err seal_recovered(struct journal *j, struct manifest *next)
 			rc = io_fdatasync(j->cfg.io, s->fd);
 		row->len = segment_len(s);
 		row->flags = MANIFEST_SEALED;
+		/* Nothing is known of an open segment but what the walk has found. */
+		manifest_gaps_remove(next, s->id, s->shift);
 		err = err_of_io(rc);
 	}
 	for (uint32_t i = 0; !err && i < j->found.head.ngaps; i++) {

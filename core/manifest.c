@@ -184,26 +184,31 @@ emdb_err manifest_add(struct manifest *m, uint64_t id, uint64_t len, uint32_t fl
 	return EMDB_OK;
 }
 
+void manifest_gaps_remove(struct manifest *m, uint64_t id, uint32_t segment_shift)
+{
+	uint32_t kept = 0;
+
+	for (uint32_t i = 0; i < m->head.ngaps; i++)
+		if (m->gaps[i].lsn >> segment_shift != id)
+			m->gaps[kept++] = m->gaps[i];
+	m->head.ngaps = kept;
+}
+
 void manifest_remove(struct manifest *m, uint64_t id, uint32_t segment_shift)
 {
 	const uint32_t i = lower(m, id);
-	uint32_t kept = 0;
 
 	if (i == m->head.nsegs || m->segs[i].id != id)
 		return;
 	memmove(m->segs + i, m->segs + i + 1, (m->head.nsegs - i - 1) * sizeof(*m->segs));
 	m->head.nsegs--;
-	for (uint32_t k = 0; k < m->head.ngaps; k++)
-		if (m->gaps[k].lsn >> segment_shift != id)
-			m->gaps[kept++] = m->gaps[k];
-	m->head.ngaps = kept;
+	manifest_gaps_remove(m, id, segment_shift);
 }
 
 emdb_err manifest_gap_add(struct manifest *m, uint64_t lsn, uint64_t len)
 {
 	struct manifest_gap *const gaps =
 		grow(m->gaps, &m->gaps_cap, m->head.ngaps, sizeof(*m->gaps));
-	uint64_t end = lsn + len;
 	uint32_t i = 0, last;
 
 	if (!gaps)
@@ -211,13 +216,12 @@ emdb_err manifest_gap_add(struct manifest *m, uint64_t lsn, uint64_t len)
 	m->gaps = gaps;
 	while (i < m->head.ngaps && gaps[i].lsn + gaps[i].len <= lsn)
 		i++;
-	for (last = i; last < m->head.ngaps && gaps[last].lsn < end; last++) {
-		lsn = min_u64(lsn, gaps[last].lsn);
-		end = max_u64(end, gaps[last].lsn + gaps[last].len);
-	}
-	/* Rows i to last - 1 become one. */
+	last = i;
+	while (last < m->head.ngaps && gaps[last].lsn < lsn + len)
+		last++;
+	/* In place of rows i to last - 1. */
 	memmove(gaps + i + 1, gaps + last, (m->head.ngaps - last) * sizeof(*gaps));
-	gaps[i] = (struct manifest_gap){ .lsn = lsn, .len = end - lsn };
+	gaps[i] = (struct manifest_gap){ .lsn = lsn, .len = len };
 	m->head.ngaps = m->head.ngaps - (last - i) + 1;
 	return EMDB_OK;
 }

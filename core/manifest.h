@@ -57,7 +57,12 @@ EMDB_CHECKED emdb_err manifest_add(struct manifest *m, uint64_t id, uint64_t len
 /* Out of the list, with the gaps that lie in it; nothing when not listed. */
 void manifest_remove(struct manifest *m, uint64_t id, uint32_t segment_shift);
 
-/* Lists a gap; what it overlaps of others is merged. Only NOMEM. */
+/* Forgets the gaps that begin in a segment. */
+void manifest_gaps_remove(struct manifest *m, uint64_t id, uint32_t segment_shift);
+/*
+ * Lists a gap in place of those that it overlaps: a walk has found where it begins and ends, so they
+ * are wrong. Only NOMEM.
+ */
 EMDB_CHECKED emdb_err manifest_gap_add(struct manifest *m, uint64_t lsn, uint64_t len);
 /* Length of the gap that begins at lsn; 0: none. */
 uint64_t manifest_gap_at(const struct manifest *m, uint64_t lsn);
