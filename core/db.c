@@ -107,8 +107,8 @@ static emdb_err lock_take(emdb_db *db, bool shared, struct emdb_detail *detail)
 	struct emdb_lock_info info = { .pid = 0 };
 	int ret;
 
-	ret = io_openat(db->io, db->dirfd, LOCK_NAME, O_RDWR | O_CREAT | O_NOFOLLOW, 0600,
-			&db->lockfd);
+	ret = io_openat(db->io, db->dirfd, LOCK_NAME, O_RDWR | O_NOFOLLOW | (shared ? 0 : O_CREAT),
+			0600, &db->lockfd);
 	if (shared && (ret == -EROFS || ret == -EACCES))
 		ret = io_openat(db->io, db->dirfd, LOCK_NAME, O_RDONLY | O_NOFOLLOW, 0,
 				&db->lockfd);
@@ -207,9 +207,23 @@ static emdb_err remove_journal(emdb_db *db)
 	return err_of_io(ret);
 }
 
+/* A creation that failed leaves nothing behind; the lock is still held. */
+static void undo_create(emdb_db *db, const char *path, bool made_dir)
+{
+	(void)journal_close(db->j);
+	db->j = NULL;
+	if (remove_journal(db) != EMDB_OK)
+		return;
+	(void)io_unlinkat(db->io, db->dirfd, JOURNAL_NAME, AT_REMOVEDIR);
+	(void)io_unlinkat(db->io, db->dirfd, LOCK_NAME, 0);
+	if (made_dir)
+		(void)io_unlinkat(db->io, AT_FDCWD, path, AT_REMOVEDIR);
+}
+
 /* ---- Finding the store ---------------------------------------------------------------- */
 
-static emdb_err open_dir(emdb_db *db, const char *path, const struct emdb_options *o)
+static emdb_err open_dir(emdb_db *db, const char *path, const struct emdb_options *o,
+			 bool *ret_made)
 {
 	int ret;
 
@@ -220,6 +234,7 @@ static emdb_err open_dir(emdb_db *db, const char *path, const struct emdb_option
 			explain(o->detail, "cannot create %s: %s", path, strerror(-ret));
 			return ret == -ENOENT ? EMDB_ERR_NO_STORE : err_of_io(ret);
 		}
+		*ret_made = ret == 0;
 		ret = io_openat(db->io, AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0, &db->dirfd);
 	}
 	if (!ret)
@@ -509,8 +524,8 @@ static emdb_err check_options(const struct emdb_options *o)
 /* path NULL: in memory. */
 static emdb_err open_in(emdb_db *db, const char *path, const struct emdb_options *o)
 {
+	bool create = true, made_dir = false, ours = false;
 	uint64_t began = 0;
-	bool create = true;
 	emdb_err err;
 
 	db->dirfd = db->lockfd = -1;
@@ -523,7 +538,7 @@ static emdb_err open_in(emdb_db *db, const char *path, const struct emdb_options
 	began = io_clock_mono_ns(db->io);
 	take_options(db, o);
 	if (path) {
-		err = open_dir(db, path, o);
+		err = open_dir(db, path, o, &made_dir);
 		if (!err)
 			err = read_super(db, path, o, &create);
 		if (!err)
@@ -531,7 +546,8 @@ static emdb_err open_in(emdb_db *db, const char *path, const struct emdb_options
 		/* Somebody may have created it between the look and the lock. */
 		if (!err && create)
 			err = read_super(db, path, o, &create);
-		if (!err && create)
+		ours = !err && create;
+		if (ours)
 			err = remove_journal(db);
 	} else {
 		db->memory = true;
@@ -548,6 +564,8 @@ static emdb_err open_in(emdb_db *db, const char *path, const struct emdb_options
 		err = write_super(db);
 	if (!err && expire_start(db))
 		err = EMDB_ERR_NOMEM;
+	if (err && ours)
+		undo_create(db, path, made_dir);
 	db->open_us = (io_clock_mono_ns(db->io) - began) / 1000;
 	return err;
 }
@@ -753,6 +771,7 @@ static uint64_t index_memory(emdb_db *db)
 
 static void stats_of_journal(emdb_db *db, struct emdb_stats *s)
 {
+	struct journal_checkpoint c;
 	struct journal_stats j;
 
 	journal_stats_get(db->j, &j);
@@ -766,6 +785,8 @@ static void stats_of_journal(emdb_db *db, struct emdb_stats *s)
 	s->syncs = j.syncs;
 	memcpy(s->group_size, j.group_size, sizeof(s->group_size));
 	s->low_space = j.low_space;
+	journal_checkpoint_get(db->j, &c);
+	s->checkpoint_lsn = c.lsn;
 	s->tail_lsn = journal_tail(db->j);
 	s->durable_lsn = journal_durable(db->j);
 	s->failed = journal_failed(db->j) || atomic_load(&db->failed);
