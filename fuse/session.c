@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -190,25 +191,48 @@ bool session_open(struct session *s, struct fs *fs, const char *source, const ch
 	return true;
 }
 
+/*
+ * A process of its own, because a thread that waits for an answer of its own
+ * process cannot be killed: its descriptor of the device keeps the connection
+ * up, and the connection keeps it waiting.  Returns the errno of open, or 0.
+ */
+static int probe_in_child(const char *path)
+{
+	int status = 0;
+	const pid_t pid = fork();
+
+	if (pid == -1)
+		return errno;
+	if (pid == 0) {
+		int fd;
+
+		(void)close_range(STDERR_FILENO + 1, ~0u, 0);
+		fd = open(path, O_RDONLY | O_CLOEXEC);
+		if (fd == -1)
+			_exit(errno);
+		(void)close(fd);
+		_exit(0);
+	}
+	while (waitpid(pid, &status, 0) == -1 && errno == EINTR)
+		;
+	return WIFEXITED(status) ? WEXITSTATUS(status) : ECONNABORTED;
+}
+
 bool session_probe(struct session *s)
 {
 	char *path = NULL;
-	bool answers;
-	int fd;
+	int err;
 
 	if (asprintf(&path, "%s/%s", s->mountpoint, FS_PROBE_NAME) == -1)
 		return false;
 	atomic_store_explicit(&s->fs->probing, true, memory_order_relaxed);
-	fd = open(path, O_RDONLY | O_CLOEXEC);
+	err = probe_in_child(path);
 	atomic_store_explicit(&s->fs->probing, false, memory_order_relaxed);
-	/* Whatever the error, an answer it was, unless there is nobody to give one. */
-	answers = fd != -1 || (errno != ENOTCONN && errno != ECONNABORTED);
-	if (fd == -1)
-		log_debug("%s: %s", path, strerror(errno));
-	else
-		(void)close(fd);
+	if (err != 0)
+		log_debug("%s: %s", path, strerror(err));
 	free(path);
-	return answers;
+	/* Whatever the error, an answer it was, unless there is nobody to give one. */
+	return err != ENOTCONN && err != ECONNABORTED;
 }
 
 /* ---- Serving ---- */
