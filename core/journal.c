@@ -286,29 +286,31 @@ static void journal_free(struct journal *j)
 	base_free(j);
 }
 
-/* Does any listed segment have something where its first frame would be? */
-static bool holds_frames(struct journal *j, const struct manifest *m)
+/* Is there something where the first frame of this segment file would be? */
+static bool holds_frames(struct journal *j, const char *name)
 {
-	for (uint32_t i = 0; i < m->head.nsegs; i++) {
-		char name[SEGMENT_NAME_SIZE];
-		uint8_t b[FMT_FRAME_HEADER];
-		size_t n = 0;
-		bool any = true;
-		int fd;
+	uint8_t b[FMT_FRAME_HEADER];
+	bool any = true;
+	size_t n = 0;
+	int fd;
 
-		segment_name(m->segs[i].id, name);
-		if (io_openat(j->cfg.io, j->env.dirfd, name, O_RDONLY | O_NOFOLLOW, 0, &fd) < 0)
-			continue;
-		if (io_pread_full(j->cfg.io, fd, b, sizeof(b), FMT_SEG_HEADER, &n) == 0) {
-			any = false;
-			for (size_t k = 0; k < n; k++)
-				any = any || b[k];
-		}
-		(void)io_close(j->cfg.io, fd);
-		if (any)
-			return true;
+	if (io_openat(j->cfg.io, j->env.dirfd, name, O_RDONLY | O_NOFOLLOW, 0, &fd) < 0)
+		return true;
+	if (io_pread_full(j->cfg.io, fd, b, sizeof(b), FMT_SEG_HEADER, &n) == 0) {
+		any = false;
+		for (size_t k = 0; k < n; k++)
+			any = any || b[k];
 	}
-	return false;
+	(void)io_close(j->cfg.io, fd);
+	return any;
+}
+
+/* io_list callback: ends the listing at the first segment that is not empty. */
+static int look_for_frames(void *arg, const char *name)
+{
+	uint64_t id;
+
+	return segment_name_parse(name, &id) && holds_frames(arg, name) ? -EEXIST : 0;
 }
 
 /* A new store. What a creation that got no further left behind may be there: no frames. */
@@ -318,26 +320,28 @@ static emdb_err begin_new(struct journal *j)
 	emdb_err err = manifest_load(j->cfg.io, j->cfg.dirfd, &old);
 	int rc = io_mkdirat(j->cfg.io, j->cfg.dirfd, JOURNAL_DIR, 0700);
 
+	if (err == EMDB_ERR_NOT_FOUND)
+		err = EMDB_OK;
+	else if (err == EMDB_ERR_CORRUPT || err == EMDB_ERR_VERSION)
+		err = EMDB_ERR_EXISTS;
 	if (rc == -EEXIST)
 		rc = 0;
 	if (rc == 0)
 		rc = io_openat(j->cfg.io, j->cfg.dirfd, JOURNAL_DIR, O_RDONLY | O_DIRECTORY, 0,
 			       &j->env.dirfd);
-	if (rc < 0) {
-		err = err_of_io(rc);
-	} else if (err == EMDB_ERR_CORRUPT || err == EMDB_ERR_VERSION) {
-		err = EMDB_ERR_EXISTS;
-	} else if (err && err != EMDB_ERR_NOT_FOUND) {
-		; /* it cannot be read */
-	} else if (!err && holds_frames(j, &old)) {
+	if (rc == 0 && !err)
+		rc = io_list(j->cfg.io, j->env.dirfd, look_for_frames, j);
+	if (rc == -EEXIST) {
 		journal_detail(j, UINT64_MAX, 0, "there is a journal with data already");
 		err = EMDB_ERR_EXISTS;
-	} else {
+	} else if (rc < 0) {
+		err = err_of_io(rc);
+	}
+	if (!err) {
 		memcpy(j->manifest.head.uuid, j->cfg.uuid, sizeof(j->cfg.uuid));
 		j->manifest.head.generation = old.head.generation;
 		j->manifest.head.next_segment = max_u64(old.head.next_segment, 1);
 		j->manifest.head.flags = MANIFEST_CLEAN;
-		err = EMDB_OK;
 	}
 	manifest_release(&old);
 	return err;
@@ -533,7 +537,7 @@ emdb_err manifest_commit_locked(struct journal *j, struct manifest *next, bool *
 		*next = (struct manifest)MANIFEST_INIT;
 	} else if (applied || (err != EMDB_ERR_NO_SPACE && err != EMDB_ERR_NOMEM &&
 			       err != EMDB_ERR_TOO_MANY_FILES)) {
-		journal_fail(j, "replacing the manifest", emdb_err_errno(err));
+		journal_fail(j, "replacing the manifest", -emdb_err_errno(err));
 	}
 	return err;
 }

@@ -758,6 +758,10 @@ TEST(test_journal__create_is_careful)
 	CHECK_UEQ(world_files(&w), 1);
 	w.cfg.create = true;
 	CHECK_EQ(world_replay(&w, &s, &end), EMDB_ERR_EXISTS);
+	/* Nor when the manifest is lost: its segments are no debris then. */
+	CHECK_OK(io_renameat(w.inner, w.dirfd, MANIFEST_NAME, w.dirfd, "elsewhere"));
+	CHECK_EQ(world_replay(&w, &s, &end), EMDB_ERR_EXISTS);
+	CHECK_OK(io_renameat(w.inner, w.dirfd, "elsewhere", w.dirfd, MANIFEST_NAME));
 	w.cfg.create = false;
 	CHECK_UEQ(world_open(&w), 1);
 	world_close(&w);
