@@ -377,9 +377,7 @@ def test_missing_manifest_or_segment(mount):
 def test_dead_mount_at_the_mountpoint(mount):
     """What a killed daemon left there is taken away by the next one, instead of hanging."""
     put(mount / "f", b"x")
-    mount.proc.kill()
-    mount.proc.wait()
-    mount._forget()
+    mount.die()
     assert is_mounted(str(mount.mnt))
     with fails(errno.ENOTCONN):
         os.stat(mount / "f")
@@ -426,3 +424,12 @@ def test_relative_paths(scratch):
         assert (scratch / "store" / "superblock").exists()
     finally:
         run("fusermount3", "-u", scratch / "mnt")
+
+
+def test_killed_while_it_starts(make_mount, rng):
+    """At any moment, also while the daemon looks at its own mount, kill -9 ends it."""
+    m = make_mount(start=False)
+    for _ in range(15):
+        m.start()
+        time.sleep(rng.random() * 0.005)
+        m.kill9()

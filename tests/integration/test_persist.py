@@ -4,7 +4,6 @@
 import errno
 import json
 import os
-import signal
 import stat
 import subprocess
 import sys
@@ -243,8 +242,7 @@ def test_kill_in_the_middle(mount, rng):
             (mount / f"part{round_}-{part}").mkdir()
             procs.append(start_writer(mount, log, f"{round_}-{part}", rng.randrange(1 << 30)))
         time.sleep(0.8 + rng.random() * 1.2)
-        mount.proc.send_signal(signal.SIGKILL)
-        mount.proc.wait()
+        mount.die()
         for p in procs:
             p.wait(20)
         mount.kill9()
@@ -266,8 +264,7 @@ def test_kill_in_the_middle_of_cp(mount, rng):
         with subprocess.Popen(["cp", "-r", source, mount.mnt], stderr=subprocess.DEVNULL,
                               start_new_session=True) as cp:
             time.sleep(0.2 + rng.random())
-            mount.proc.send_signal(signal.SIGKILL)
-            mount.proc.wait()
+            mount.die()
             mount.kill9()
             kill_group(cp)
         mount.start()
@@ -305,8 +302,7 @@ def test_rename_is_never_half_done(mount, rng):
                   "            os.rename(f'{r}/{x}/f{i}', f'{r}/{y}/f{i}')\n")
         mover = subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL)
         time.sleep(0.2 + rng.random() * 0.3)
-        mount.proc.send_signal(signal.SIGKILL)
-        mount.proc.wait()
+        mount.die()
         mover.wait(20)
         mount.kill9()
         mount.start()
@@ -389,8 +385,7 @@ def test_kill_many_times(mount, rng):
         (mount / f"part{round_}").mkdir()
         writer = start_writer(mount, log, str(round_), rng.randrange(1 << 30))
         time.sleep(0.1 + rng.random())
-        mount.proc.send_signal(signal.SIGKILL)
-        mount.proc.wait()
+        mount.die()
         writer.wait(20)
         mount.kill9()
         mount.start()

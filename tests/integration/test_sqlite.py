@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """SQLite with its database on the mount: rollback journal and WAL, several processes, a kill."""
 
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -109,8 +108,7 @@ def test_kill_keeps_every_commit(mount, mode):
     log = mount.base / "commits"
     writer = subprocess.Popen([sys.executable, "-c", COMMITTER, mount / "t.db", log], stderr=subprocess.DEVNULL)
     time.sleep(1.5)
-    mount.proc.send_signal(signal.SIGKILL)
-    mount.proc.wait()
+    mount.die()
     writer.wait(20)
     mount.kill9()
     mount.start()
