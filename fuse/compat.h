@@ -33,6 +33,13 @@
 #define COMPAT_TMPFILE       0
 #endif
 
+/* Since 3.18 there is .statx, and so the time of birth. */
+#if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
+#define COMPAT_STATX 1
+#else
+#define COMPAT_STATX 0
+#endif
+
 /*
  * Up to 3.16 libfuse cannot ask the kernel for these two, so the answer to
  * INIT is patched on its way out; see session.c.

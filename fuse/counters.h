@@ -16,6 +16,7 @@
 	X(lookup)          \
 	X(forget)          \
 	X(getattr)         \
+	X(statx)           \
 	X(setattr)         \
 	X(statfs)          \
 	X(create)          \

@@ -162,7 +162,7 @@ double fs_timeout(struct fs *fs, const struct emdb_attr *attr)
 	return left < FS_TIMEOUT_S ? left : FS_TIMEOUT_S;
 }
 
-static struct timespec timespec_of(int64_t ns)
+struct timespec fs_timespec(int64_t ns)
 {
 	struct timespec t = { .tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000 };
 
@@ -185,9 +185,9 @@ void fs_stat(const struct emdb_attr *attr, struct stat *ret)
 	ret->st_size = (off_t)attr->size;
 	ret->st_blocks = (blkcnt_t)attr->blocks;
 	ret->st_blksize = FS_BLKSIZE;
-	ret->st_atim = timespec_of(attr->atime_ns);
-	ret->st_mtim = timespec_of(attr->mtime_ns);
-	ret->st_ctim = timespec_of(attr->ctime_ns);
+	ret->st_atim = fs_timespec(attr->atime_ns);
+	ret->st_mtim = fs_timespec(attr->mtime_ns);
+	ret->st_ctim = fs_timespec(attr->ctime_ns);
 }
 
 void fs_entry(struct fs *fs, const struct emdb_attr *attr, struct fuse_entry_param *ret)
@@ -356,6 +356,10 @@ void fs_key_release(struct fs_key *key)
 TIMED(lookup, (fuse_req_t req, fuse_ino_t parent, const char *name), (req, parent, name))
 TIMED(forget, (fuse_req_t req, fuse_ino_t ino, uint64_t n), (req, ino, n))
 TIMED(getattr, (fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi), (req, ino, fi))
+#if COMPAT_STATX
+TIMED(statx, (fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_file_info *fi),
+      (req, ino, flags, mask, fi))
+#endif
 TIMED(setattr, (fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 		struct fuse_file_info *fi), (req, ino, attr, to_set, fi))
 TIMED(statfs, (fuse_req_t req, fuse_ino_t ino), (req, ino))
@@ -410,24 +414,41 @@ TIMED(removexattr, (fuse_req_t req, fuse_ino_t ino, const char *name), (req, ino
  */
 void fs_ops(const struct fs *fs, struct fuse_lowlevel_ops *ret)
 {
-	*ret = (struct fuse_lowlevel_ops)
-	{
-		.init = op_init, .lookup = timed_lookup, .forget = timed_forget,
-		.forget_multi = op_forget_multi, .getattr = timed_getattr, .setattr = timed_setattr,
-		.statfs = timed_statfs, .create = timed_create,
-#if COMPAT_TMPFILE
-		.tmpfile = timed_tmpfile,
-#endif
-		.mknod = timed_mknod, .mkdir = timed_mkdir, .unlink = timed_unlink,
-		.rmdir = timed_rmdir, .rename = timed_rename, .link = timed_link,
-		.symlink = timed_symlink, .readlink = timed_readlink, .opendir = timed_opendir,
-		.readdir = timed_readdir, .readdirplus = timed_readdirplus, .open = timed_open,
-		.read = timed_read, .write = timed_write,
-		.fsync = op_fsync,               /* counts itself when it is answered */
-			.fsyncdir = op_fsyncdir, /* the same */
-			.fallocate = timed_fallocate, .lseek = timed_lseek,
+	*ret = (struct fuse_lowlevel_ops){
+		.init = op_init,
+		.lookup = timed_lookup,
+		.forget = timed_forget,
+		.forget_multi = op_forget_multi,
+		.getattr = timed_getattr,
+		.setattr = timed_setattr,
+		.statfs = timed_statfs,
+		.create = timed_create,
+		.mknod = timed_mknod,
+		.mkdir = timed_mkdir,
+		.unlink = timed_unlink,
+		.rmdir = timed_rmdir,
+		.rename = timed_rename,
+		.link = timed_link,
+		.symlink = timed_symlink,
+		.readlink = timed_readlink,
+		.opendir = timed_opendir,
+		.readdir = timed_readdir,
+		.readdirplus = timed_readdirplus,
+		.open = timed_open,
+		.read = timed_read,
+		.write = timed_write,
+		.fsync = op_fsync,       /* counts itself when it is answered */
+		.fsyncdir = op_fsyncdir, /* the same */
+		.fallocate = timed_fallocate,
+		.lseek = timed_lseek,
 		.copy_file_range = timed_copy_file_range,
 	};
+#if COMPAT_TMPFILE
+	ret->tmpfile = timed_tmpfile;
+#endif
+#if COMPAT_STATX
+	ret->statx = timed_statx;
+#endif
 	if (fs->opt.noxattr)
 		return;
 	ret->getxattr = timed_getxattr;

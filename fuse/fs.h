@@ -82,6 +82,7 @@ static inline struct fs *fs_of(fuse_req_t req)
 
 /* The present, ns since 1970. */
 int64_t fs_now_ns(void);
+struct timespec fs_timespec(int64_t ns);
 /* For how long the kernel may cache the object's name and attributes, s. */
 double fs_timeout(struct fs *fs, const struct emdb_attr *attr);
 void fs_stat(const struct emdb_attr *attr, struct stat *ret);

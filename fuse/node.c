@@ -2,7 +2,9 @@
 /* Requests about one node: looking it up, forgetting it, its attributes. */
 #include <errno.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/sysmacros.h>
 
 #include "fuse/fs.h"
 #include "fuse/ops.h"
@@ -99,6 +101,51 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 	else
 		fs_reply_err(req, err);
 }
+
+#if COMPAT_STATX
+static struct statx_timestamp timestamp_of(const struct timespec *t)
+{
+	return (struct statx_timestamp){ .tv_sec = t->tv_sec, .tv_nsec = (uint32_t)t->tv_nsec };
+}
+
+/* What getattr tells, and the time of birth. */
+void op_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_file_info *fi)
+{
+	struct fs *fs = fs_of(req);
+	struct emdb_attr attr;
+	struct statx stx = { 0 };
+	struct timespec birth;
+	struct stat st;
+	emdb_err err;
+
+	(void)flags;
+	(void)mask;
+	(void)fi;
+	err = emdb_node_getattr(fs->db, ino, &attr);
+	if (err != EMDB_OK) {
+		fs_reply_err(req, err);
+		return;
+	}
+	fs_stat(&attr, &st);
+	birth = fs_timespec(attr.btime_ns);
+	stx.stx_mask = STATX_BASIC_STATS | STATX_BTIME;
+	stx.stx_blksize = (uint32_t)st.st_blksize;
+	stx.stx_nlink = (uint32_t)st.st_nlink;
+	stx.stx_uid = st.st_uid;
+	stx.stx_gid = st.st_gid;
+	stx.stx_mode = (uint16_t)st.st_mode;
+	stx.stx_ino = st.st_ino;
+	stx.stx_size = (uint64_t)st.st_size;
+	stx.stx_blocks = (uint64_t)st.st_blocks;
+	stx.stx_rdev_major = major(st.st_rdev);
+	stx.stx_rdev_minor = minor(st.st_rdev);
+	stx.stx_atime = timestamp_of(&st.st_atim);
+	stx.stx_mtime = timestamp_of(&st.st_mtim);
+	stx.stx_ctime = timestamp_of(&st.st_ctim);
+	stx.stx_btime = timestamp_of(&birth);
+	(void)fuse_reply_statx(req, 0, &stx, fs_timeout(fs, &attr));
+}
+#endif
 
 /* False: a time beyond what 64 bits of ns can hold. */
 static bool to_ns(const struct timespec *t, int64_t *ret)
