@@ -298,6 +298,7 @@ static emdb_err parts_init(emdb_db *db)
 	mutex_init(&db->ttl_lock, LOCK_TTL);
 	mutex_init(&db->sweep_lock, LOCK_LEAF);
 	cond_init(&db->sweep_cond);
+	cond_init(&db->flight_cond);
 	ttl_heap_init(&db->ttl);
 	checkpoint_init(db);
 	ret = epoch_init(&db->epoch);
@@ -465,6 +466,7 @@ static emdb_err recover(emdb_db *db, const struct emdb_options *o, bool create)
 		.segment_shift = db->sb.segment_shift,
 		.read_only = db->read_only,
 		.salvage = o->flags & EMDB_OPEN_SALVAGE && db->read_only,
+		.memory = db->memory,
 		.create = create,
 		.verify = o->verify,
 		.flush = o->flush,

@@ -590,27 +590,53 @@ static emdb_err spare_create(struct journal *j, struct segment **ret)
 	return EMDB_OK;
 }
 
-emdb_err spare_make_locked(struct journal *j)
+/* With the reserve kept there is room again for everybody. */
+static emdb_err spare_make_kept_locked(struct journal *j) EMDB_REQUIRES(&j->roll_lock);
+static emdb_err spare_make_kept_locked(struct journal *j)
+{
+	emdb_err err;
+
+	if (io_clock_mono_ns(j->cfg.io) < j->spare_retry_ns)
+		return EMDB_ERR_NO_SPACE;
+	err = reserve_keep_locked(j);
+	if (!err && !j->spare)
+		err = spare_create(j, &j->spare);
+	if (err == EMDB_ERR_NO_SPACE)
+		j->spare_retry_ns = io_clock_mono_ns(j->cfg.io) + SPARE_RETRY_NS;
+	if (!err) {
+		j->spare_retry_ns = 0;
+		atomic_store(&j->spent, false);
+		atomic_store(&j->low_space, false);
+	}
+	return err;
+}
+
+/* Whatever there is, for what makes room; others wait until the reserve is back. */
+static emdb_err spare_make_spending_locked(struct journal *j) EMDB_REQUIRES(&j->roll_lock);
+static emdb_err spare_make_spending_locked(struct journal *j)
+{
+	emdb_err err = spare_create(j, &j->spare);
+
+	if (err == EMDB_ERR_NO_SPACE && reserve_spend_locked(j))
+		err = spare_create(j, &j->spare);
+	return err;
+}
+
+emdb_err spare_make_locked(struct journal *j, bool spend)
 {
 	emdb_err err;
 
 	lock_assert_held(LOCK_ROLL);
-	if (j->spare)
+	if (j->spare && (spend || !atomic_load(&j->spent)))
 		return EMDB_OK;
 	if (journal_has_failed(j))
 		return EMDB_ERR_FAILED;
-	if (io_clock_mono_ns(j->cfg.io) < j->spare_retry_ns)
-		return EMDB_ERR_NO_SPACE;
-	err = spare_create(j, &j->spare);
-	atomic_store(&j->spare_ready, !err);
-	if (err == EMDB_ERR_NO_SPACE) {
-		j->spare_retry_ns = io_clock_mono_ns(j->cfg.io) + SPARE_RETRY_NS;
-		if (!atomic_exchange(&j->low_space, true))
-			journal_log(j, EMDB_LOG_WARN, "journal: no space for another segment");
-	} else if (!err) {
-		j->spare_retry_ns = 0;
-		atomic_store(&j->low_space, false);
-	}
+	err = spare_make_kept_locked(j);
+	if (err == EMDB_ERR_NO_SPACE && spend)
+		err = spare_make_spending_locked(j);
+	else if (err == EMDB_ERR_NO_SPACE && !atomic_exchange(&j->low_space, true))
+		journal_log(j, EMDB_LOG_WARN, "journal: no space for another segment");
+	atomic_store(&j->spare_ready, j->spare && !atomic_load(&j->spent));
 	return err;
 }
 
@@ -630,14 +656,14 @@ static emdb_err write_seal(struct journal *j, const struct segment *s, uint64_t 
 }
 
 /* Moves the tail to the spare. */
-static emdb_err roll_locked(struct journal *j) EMDB_REQUIRES(&j->roll_lock);
-static emdb_err roll_locked(struct journal *j)
+static emdb_err roll_locked(struct journal *j, bool spend) EMDB_REQUIRES(&j->roll_lock);
+static emdb_err roll_locked(struct journal *j, bool spend)
 {
 	struct segment *const old = atomic_load_explicit(&j->active, memory_order_relaxed);
 	struct segment *next;
 	struct inflight *slot;
 	uint64_t tail;
-	emdb_err err = spare_make_locked(j);
+	emdb_err err = spare_make_locked(j, spend);
 
 	if (err)
 		return err;
@@ -675,11 +701,11 @@ static inline uint64_t room_end(const struct journal *j, uint64_t tail, unsigned
 {
 	const uint64_t end = (tail | j->mask) + 1 - FMT_SEAL_ROOM;
 
-	/* Without a next segment at hand the last room is kept back, full disk or slow keeper. */
 	if ((flags & JOURNAL_RESERVE) ||
-	    atomic_load_explicit(&j->spare_ready, memory_order_relaxed))
+	    likely(atomic_load_explicit(&j->spare_ready, memory_order_relaxed)))
 		return end;
-	return end - j->low_room;
+	/* Without a next segment at hand the last room is kept back, full disk or slow keeper. */
+	return atomic_load_explicit(&j->spent, memory_order_relaxed) ? 0 : end - j->low_room;
 }
 
 /* There was no room for len bytes at tail. OK: try again. */
@@ -696,9 +722,9 @@ static EMDB_NOINLINE emdb_err make_room(struct journal *j, uint64_t tail, uint64
 	else if (now >> j->env.shift != tail >> j->env.shift)
 		; /* somebody rolled meanwhile */
 	else if (now + len > (now | j->mask) + 1 - FMT_SEAL_ROOM)
-		err = roll_locked(j);
+		err = roll_locked(j, flags & JOURNAL_RESERVE);
 	else if (now + len > room_end(j, now, flags))
-		err = spare_make_locked(j); /* room is only kept back */
+		err = spare_make_locked(j, false); /* room is only kept back */
 	mutex_unlock(&j->roll_lock);
 	return err;
 }
@@ -768,8 +794,8 @@ static EMDB_NOINLINE void touch_pieces(const struct iovec *iov, int iov_count)
 }
 
 /*
- * Brings the caller's bytes within reach before anything is reserved: into b for a small frame, else
- * only by touching every page. They may lie in a mapped segment whose disk fails.
+ * Brings the caller's bytes within reach before anything is reserved: into b for a small frame,
+ * else only by touching every page. They may lie in a mapped segment whose disk fails.
  */
 static emdb_err gather(uint8_t *b, const struct iovec *iov, int iov_count, uint64_t len)
 {
@@ -862,7 +888,10 @@ static emdb_err append_at(struct journal *j, uint8_t kind, uint8_t *small, struc
 	else
 		rc = write_large(j, s, kind, v, iov, iov_count, (uint32_t)len, lsn);
 	if (unlikely(rc < 0)) {
-		/* A hole that nothing can fill. Before the slot is left: a sync must not claim it. */
+		/*
+		 * A hole that nothing can fill. Before the slot is left: a sync must not claim
+		 * it.
+		 */
 		journal_fail(j, "writing a frame", rc);
 		err = EMDB_ERR_IO;
 	}
@@ -915,7 +944,7 @@ emdb_err journal_roll(struct journal *j, uint64_t *ret_lsn)
 	if (journal_has_failed(j))
 		err = EMDB_ERR_FAILED;
 	else if ((journal_load_tail(j) & j->mask) != FMT_SEG_HEADER)
-		err = roll_locked(j);
+		err = roll_locked(j, false);
 	if (!err)
 		*ret_lsn = align_down(journal_load_tail(j), j->mask + 1) + FMT_SEG_HEADER;
 	mutex_unlock(&j->roll_lock);

@@ -43,6 +43,7 @@ struct journal_config {
 	uint8_t uuid[16];
 	bool read_only;
 	bool salvage; /* replay skips damage instead of failing */
+	bool memory;  /* no disk: nothing to keep in reserve */
 	bool create;  /* a new store: no manifest yet */
 	enum emdb_verify verify;
 	enum emdb_flush_policy flush;

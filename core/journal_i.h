@@ -4,20 +4,22 @@
  * (group commit and the two threads), journal_recover.c (replay and start) and tests.
  *
  * In-flight frames. A writer publishes in one of the slots an LSN at or below the one that it will
- * reserve, reserves, writes, and clears the slot. Who wants everything below T on disk reads the tail
- * (T), then waits until every slot is 0 or at least T, then syncs. Why that is enough:
+ * reserve, reserves, writes, and clears the slot. Who wants everything below T on disk reads the
+ * tail (T), then waits until every slot is 0 or at least T, then syncs. Why that is enough:
  *
  *  1. Let a writer have reserved a < T by its compare-and-swap on tail. The store to its slot is
- *     sequenced before that, and both, like the syncer's loads of tail and of the slot, are seq_cst.
- *  2. The syncer read T > a from a tail that only grows, so the writer's swap comes before that load
- *     in their single total order, and so does the slot's store before the syncer's load of it.
+ *     sequenced before that, and both, like the syncer's loads of tail and of the slot, are
+ *     seq_cst.
+ *  2. The syncer read T > a from a tail that only grows, so the writer's swap comes before that
+ *     load in their single total order, and so does the slot's store before the syncer's load of
+ *     it.
  *  3. Hence the syncer sees the writer's value, which is at most a < T and makes it wait, or what
  *     came later: 0, or another writer's value that was swapped in for 0. The 0 is a release store
  *     after the write returned, the swap carries its release sequence on: the write happens before
  *     the fdatasync.
  *
- * The same slots keep segments alive under writers: a segment is sealed, and only then can be retired,
- * after a sync beyond its end, which waited for everybody who had reserved in it.
+ * The same slots keep segments alive under writers: a segment is sealed, and only then can be
+ * retired, after a sync beyond its end, which waited for everybody who had reserved in it.
  *
  * Threads. The flusher commits every commit_interval_s and serves journal_sync_async. The keeper
  * makes the spare segment and seals rolled ones, so that neither appends nor flushes wait for that.
@@ -84,8 +86,9 @@ struct journal {
 	_Atomic(bool) failed;              /* set once, under sync_lock; atomic */
 	_Atomic(bool) running;             /* between journal_start and journal_close; atomic */
 	_Atomic(bool) low_space;           /* changed under roll_lock; atomic */
-	_Atomic(bool) spare_ready;         /* there is one; changed under roll_lock; atomic */
-	_Atomic(bool) spare_asked;         /* the keeper knows; atomic */
+	_Atomic(bool) spent;       /* the reserve is in use; changed under roll_lock; atomic */
+	_Atomic(bool) spare_ready; /* there is one; changed under roll_lock; atomic */
+	_Atomic(bool) spare_asked; /* the keeper knows; atomic */
 	char pad2[CACHE_LINE];
 	_Atomic(uint64_t) appends; /* atomic */
 	struct inflight slots[JOURNAL_SLOTS];
@@ -93,6 +96,7 @@ struct journal {
 	struct mutex roll_lock;
 	struct segment *spare;   /* guarded by roll_lock; the list holds the reference */
 	uint64_t spare_retry_ns; /* no new try before; guarded by roll_lock */
+	bool reserve_there;      /* the file exists; guarded by roll_lock */
 
 	struct mutex manifest_lock;
 	struct manifest manifest; /* as on disk, but for next_segment; guarded by manifest_lock */
@@ -161,15 +165,28 @@ void segments_add(struct journal *j, struct segment *s);
 EMDB_CHECKED emdb_err segments_remove(struct journal *j, const uint64_t *ids, size_t n);
 
 /*
- * Replaces the manifest by *next, which is consumed on success. A failure that leaves it open what is
- * on disk, or that is no shortage, makes the journal fail. Caller holds manifest_lock. *ret_applied
- * as manifest_store().
+ * Replaces the manifest by *next, which is consumed on success. A failure that leaves it open what
+ * is on disk, or that is no shortage, makes the journal fail. Caller holds manifest_lock.
+ * *ret_applied as manifest_store().
  */
 EMDB_CHECKED emdb_err manifest_commit_locked(struct journal *j, struct manifest *next,
 					     bool *ret_applied) EMDB_REQUIRES(&j->manifest_lock);
 
-/* Creates the spare when there is none; low_space is what comes out. */
-EMDB_CHECKED emdb_err spare_make_locked(struct journal *j) EMDB_REQUIRES(&j->roll_lock);
+/*
+ * Creates the spare when there is none, after the reserve that a tight disk needs; low_space is
+ * what comes out. spend: out of the reserve, when there is no other room.
+ */
+EMDB_CHECKED emdb_err spare_make_locked(struct journal *j, bool spend) EMDB_REQUIRES(&j->roll_lock);
+
+/* ---- journal_room.c --------------------------------------------------- */
+
+/* The reserve exists when the disk is tight. NO_SPACE: it cannot be made. */
+EMDB_CHECKED emdb_err reserve_keep_locked(struct journal *j) EMDB_REQUIRES(&j->roll_lock);
+/* Frees its space for a segment that is to be created next; false: there is none. */
+bool reserve_spend_locked(struct journal *j);
+/* journal_start's first segment; uses whatever room there is. Nobody else is there yet. */
+EMDB_CHECKED emdb_err reserve_start(struct journal *j, uint64_t id, struct segment **ret);
+void reserve_find(struct journal *j);
 
 /* ---- journal_sync.c --------------------------------------------------- */
 

@@ -2,16 +2,18 @@
 /*
  * Replay of the journal, classification of its end, and the start of a new part.
  *
- * Where a frame is expected and none is found, at LSN P, with M the highest durable mark seen anywhere:
+ * Where a frame is expected and none is found, at LSN P, with M the highest durable mark seen
+ * anywhere:
  *
  *	P < M, P is a listed gap    known, skipped
  *	P < M                       damage: what was durable does not check out
- *	P >= M, same boot           a writer was killed between reserving and writing. The page cache
- *	                            has all that was written: good frames behind P were acknowledged
- *	                            and count; the bytes up to the next one are a gap. With no good
- *	                            frame behind P the log ends here.
- *	P >= M, another boot        torn tail: pages may be lost, frames behind P may be there though
- *	                            others before them are not. The log ends here; all behind it is cut.
+ *	P >= M, same boot           a writer was killed between reserving and writing. The page
+ *	                            cache has all that was written: good frames behind P were
+ *	                            acknowledged and count; the bytes up to the next one are a gap.
+ *	                            With no good frame behind P the log ends here.
+ *	P >= M, another boot        torn tail: pages may be lost, frames behind P may be there
+ *	                            though others before them are not. The log ends here; all behind
+ *	                            it is cut.
  *
  * M can only be known after looking behind the first stop, so that is done once, before deciding.
  * Sealed segments must be good up to their length: their ends count for M.
@@ -281,7 +283,10 @@ static emdb_err walk_open(struct walk *w, size_t i, uint64_t off, enum verdict *
 		if (f.kind == FRAME_SEAL)
 			*ret = SEGMENT_DONE;
 	}
-	/* Zeros and no frame behind them: the common end, not worth reading all that follows again. */
+	/*
+	 * Zeros and no frame behind them: the common end, not worth reading all that follows
+	 * again.
+	 */
 	if (!err && *ret == LOG_ENDS && (w->alive || w->end->reason != FRAME_END))
 		w->end->torn_bytes = torn_bytes(w->j, i, off);
 	return err;
@@ -397,8 +402,8 @@ emdb_err journal_walk_segment(struct journal *j, uint64_t id, journal_replay_fn 
 
 /*
  * Writes back what may not have reached the disk. A sync that failed leaves pages behind that look
- * clean, so that the next sync would succeed without writing them; only dirtying them again makes its
- * success mean something. The same bytes at the same place: a crash here changes nothing.
+ * clean, so that the next sync would succeed without writing them; only dirtying them again makes
+ * its success mean something. The same bytes at the same place: a crash here changes nothing.
  */
 static int redirty(struct journal *j, const struct segment *s)
 {
@@ -562,7 +567,7 @@ static emdb_err start_segment(struct journal *j)
 	emdb_err err = segments_reserve(j);
 
 	if (!err)
-		err = segment_create(&j->env, j->manifest.head.next_segment, &s);
+		err = reserve_start(j, j->manifest.head.next_segment, &s);
 	if (err)
 		return err;
 	mutex_lock(&j->manifest_lock);

@@ -117,7 +117,10 @@ static void sync_once(struct journal *j)
 		return;
 	}
 	mutex_lock(&j->sync_lock);
-	/* A hole above target may have appeared meanwhile: true all the same, but J4 says no more. */
+	/*
+	 * A hole above target may have appeared meanwhile: true all the same, but J4 says no
+	 * more.
+	 */
 	if (!journal_has_failed(j))
 		atomic_store_explicit(&j->durable, target, memory_order_release);
 	mutex_unlock(&j->sync_lock);
@@ -369,7 +372,7 @@ static bool keep(struct journal *j)
 		return false;
 	if (atomic_load(&j->spare_asked) || atomic_load(&j->low_space)) {
 		mutex_lock(&j->roll_lock);
-		again = spare_make_locked(j) != EMDB_OK;
+		again = spare_make_locked(j, false) != EMDB_OK;
 		mutex_unlock(&j->roll_lock);
 	}
 	return journal_seal(j) != EMDB_OK || again;

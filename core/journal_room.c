@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * journal_room: one segment's worth of head-room on a disk that runs full.
+ *
+ * A log must grow to remove something, and an open must write a segment of its
+ * own.  So while the disk is tight a file `reserve` beside the segments holds
+ * the space of one.  It is given up for a segment only by removals,
+ * compaction and opening; ordinary writes wait until it is back.  With plenty
+ * of space there is no such file.
+ */
+#include "core/journal_i.h"
+
+#define RESERVE_NAME "reserve"
+/* Free segments below which the reserve is kept, and twice of which it is given back. */
+#define TIGHT_SEGMENTS 16u
+
+static uint64_t free_segments(struct journal *j)
+{
+	struct io_vfs vfs;
+
+	if (io_fstatvfs(j->cfg.io, j->env.dirfd, &vfs) < 0)
+		return UINT64_MAX;
+	return vfs.bavail * vfs.bsize >> j->env.shift;
+}
+
+static int reserve_create(struct journal *j)
+{
+	int fd, rc, rc2;
+
+	rc = io_openat(j->cfg.io, j->env.dirfd, RESERVE_NAME, O_RDWR | O_CREAT | O_NOFOLLOW, 0600,
+		       &fd);
+	if (rc < 0)
+		return rc;
+	rc = io_fallocate(j->cfg.io, fd, 0, j->mask + 1, false);
+	rc2 = io_close(j->cfg.io, fd);
+	if (rc == 0)
+		rc = rc2;
+	if (rc < 0)
+		(void)io_unlinkat(j->cfg.io, j->env.dirfd, RESERVE_NAME, 0);
+	/* Where space cannot be reserved there is nothing to keep. */
+	return rc == -EOPNOTSUPP ? 0 : rc;
+}
+
+emdb_err reserve_keep_locked(struct journal *j)
+{
+	int rc;
+
+	lock_assert_held(LOCK_ROLL);
+	if (j->cfg.memory || j->reserve_there || free_segments(j) >= TIGHT_SEGMENTS)
+		return EMDB_OK;
+	rc = reserve_create(j);
+	if (rc < 0)
+		return err_of_io(rc);
+	j->reserve_there = true;
+	return EMDB_OK;
+}
+
+bool reserve_spend_locked(struct journal *j)
+{
+	if (!j->reserve_there || io_unlinkat(j->cfg.io, j->env.dirfd, RESERVE_NAME, 0) < 0)
+		return false;
+	j->reserve_there = false;
+	atomic_store(&j->spent, true);
+	return true;
+}
+
+void reserve_find(struct journal *j)
+{
+	struct io_stat st;
+
+	j->reserve_there = io_fstatat(j->cfg.io, j->env.dirfd, RESERVE_NAME, &st) == 0;
+	if (j->reserve_there && free_segments(j) >= 2 * TIGHT_SEGMENTS) {
+		(void)io_unlinkat(j->cfg.io, j->env.dirfd, RESERVE_NAME, 0);
+		j->reserve_there = false;
+	}
+}
+
+/* Recovered segments give back what they did not use; their files stay open. */
+static void cut_recovered(struct journal *j)
+{
+	for (size_t i = 0; i < j->count; i++) {
+		struct segment *const s = j->list[i];
+		const uint64_t len = segment_len(s);
+
+		if (s->fd != -1 && atomic_load_explicit(&s->size, memory_order_relaxed) > len &&
+		    io_ftruncate(j->cfg.io, s->fd, len) == 0)
+			atomic_store_explicit(&s->size, len, memory_order_relaxed);
+	}
+}
+
+emdb_err reserve_start(struct journal *j, uint64_t id, struct segment **ret)
+{
+	emdb_err err;
+
+	reserve_find(j);
+	err = segment_create(&j->env, id, ret);
+	if (err != EMDB_ERR_NO_SPACE)
+		return err;
+	cut_recovered(j);
+	err = segment_create(&j->env, id, ret);
+	if (err == EMDB_ERR_NO_SPACE && reserve_spend_locked(j))
+		err = segment_create(&j->env, id, ret);
+	if (!err) {
+		/* Until there is a spare again only what makes room may write. */
+		atomic_store(&j->spent, true);
+		atomic_store(&j->low_space, true);
+		journal_log(j, EMDB_LOG_WARN, "journal: no space for another segment");
+	}
+	return err;
+}
