@@ -34,6 +34,8 @@ static bool pop_due(emdb_db *db, int64_t now_ms, struct expire_flight *ret)
 	if (due)
 		due = ttl_heap_pop(&db->ttl, &ret->item);
 	if (due) {
+		ret->number = db->flights_begun++;
+		ret->working = true;
 		ret->next = db->flights;
 		ret->prev = &db->flights;
 		if (ret->next)
@@ -50,6 +52,40 @@ static void land(emdb_db *db, struct expire_flight *f)
 	*f->prev = f->next;
 	if (f->next)
 		f->next->prev = f->prev;
+	cond_broadcast(&db->flight_cond);
+	mutex_unlock(&db->ttl_lock);
+}
+
+static void set_working(emdb_db *db, struct expire_flight *f, bool working)
+{
+	mutex_lock(&db->ttl_lock);
+	f->working = working;
+	if (!working)
+		cond_broadcast(&db->flight_cond);
+	mutex_unlock(&db->ttl_lock);
+}
+
+static bool any_working(const struct expire_flight *f, uint64_t below)
+{
+	for (; f; f = f->next)
+		if (f->working && f->number < below)
+			return true;
+	return false;
+}
+
+/*
+ * The queue is empty of what is due, but another thread may have taken an item
+ * off it and not yet removed the entry.  A thread in on_expire is not waited
+ * for: it may be this one.
+ */
+static void wait_for_flights(emdb_db *db)
+{
+	uint64_t begun;
+
+	mutex_lock(&db->ttl_lock);
+	begun = db->flights_begun;
+	while (any_working(db->flights, begun))
+		cond_wait(&db->flight_cond, &db->ttl_lock);
 	mutex_unlock(&db->ttl_lock);
 }
 
@@ -149,9 +185,12 @@ emdb_err expire_step(emdb_db *db, uint64_t max, uint64_t *ret_removed)
 				break;
 			removed++;
 			atomic_fetch_add_explicit(&db->expired, 1, memory_order_relaxed);
-			if (db->on_expire)
-				db->on_expire(db->on_expire_ctx, item.ns, gone.key.data,
-					      gone.key.len, gone.id);
+			if (!db->on_expire)
+				continue;
+			set_working(db, &flight, false);
+			db->on_expire(db->on_expire_ctx, item.ns, gone.key.data, gone.key.len,
+				      gone.id);
+			set_working(db, &flight, true);
 		}
 		if (err)
 			next = item.expires_ms; /* still there: try again later */
@@ -160,6 +199,8 @@ emdb_err expire_step(emdb_db *db, uint64_t max, uint64_t *ret_removed)
 		land(db, &flight);
 	}
 	buf_release(&gone.key);
+	if (!err && max == UINT64_MAX)
+		wait_for_flights(db);
 	*ret_removed = removed;
 	return err;
 }

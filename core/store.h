@@ -116,17 +116,19 @@ struct objtab_shard {
 struct expire_flight {
 	struct expire_flight *next, **prev; /* guarded by ttl_lock */
 	struct ttl_item item;
+	uint64_t number; /* counts up */
+	bool working;    /* not while on_expire runs; guarded by ttl_lock */
 };
 
 struct ckpt_settle;
 
 /* What checkpoint.c keeps; see checkpoint.h. */
 struct checkpointer {
-	struct mutex lock;      /* one at a time */
-	struct mutex gone_lock; /* rank LOCK_GONE */
-	_Atomic(bool) active;   /* one is being written; written under gone_lock */
-	bool gone_failed;       /* no memory for gone; guarded by gone_lock */
-	struct buf gone;        /* what went and came back meanwhile; guarded by gone_lock */
+	struct mutex lock;          /* one at a time */
+	struct mutex gone_lock;     /* rank LOCK_GONE */
+	_Atomic(bool) active;       /* one is being written; written under gone_lock */
+	bool gone_failed;           /* no memory for gone; guarded by gone_lock */
+	struct buf gone;            /* what went and came back meanwhile; guarded by gone_lock */
 	struct ckpt_settle *settle; /* opening only: what the settled LSN brings */
 	uint64_t dropped;           /* opening only: entries of the image without a segment */
 	bool loaded;                /* opening only: from an image */
@@ -157,6 +159,8 @@ struct emdb_db {
 	struct mutex ttl_lock;
 	struct ttl_heap ttl;           /* guarded by ttl_lock */
 	struct expire_flight *flights; /* guarded by ttl_lock */
+	uint64_t flights_begun;        /* guarded by ttl_lock */
+	struct cond flight_cond;       /* with ttl_lock: one has landed or stopped working */
 	struct checkpointer ckpt;
 
 	/* Immutable after open. */
@@ -467,7 +471,11 @@ int64_t node_rearmed(emdb_db *db, uint64_t ns_id, int64_t expires_ms);
 /* ---- Expiry (expire.c) ------------------------------------------------------ */
 
 emdb_err expire_push(emdb_db *db, int64_t expires_ms, uint64_t ns, uint64_t hash);
-/* Removes what is due, at most max entries; *ret_removed counts. */
+/*
+ * Removes what is due, at most max entries; *ret_removed counts.  With
+ * UINT64_MAX nothing of it is left on return, not even what others were just
+ * removing.  Called without locks.
+ */
 emdb_err expire_step(emdb_db *db, uint64_t max, uint64_t *ret_removed);
 int expire_start(emdb_db *db);
 void expire_stop(emdb_db *db);
