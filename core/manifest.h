@@ -60,8 +60,8 @@ void manifest_remove(struct manifest *m, uint64_t id, uint32_t segment_shift);
 /* Forgets the gaps that begin in a segment. */
 void manifest_gaps_remove(struct manifest *m, uint64_t id, uint32_t segment_shift);
 /*
- * Lists a gap in place of those that it overlaps: a walk has found where it begins and ends, so they
- * are wrong. Only NOMEM.
+ * Lists a gap in place of those that it overlaps: a walk has found where it begins and ends, so
+ * they are wrong. Only NOMEM.
  */
 EMDB_CHECKED emdb_err manifest_gap_add(struct manifest *m, uint64_t lsn, uint64_t len);
 /* Length of the gap that begins at lsn; 0: none. */

@@ -60,7 +60,10 @@ void segment_ref(struct segment *s)
 
 void segment_unref(struct segment *s)
 {
-	/* Release: our reads come before the free. Acquire: the free comes after all others' reads. */
+	/*
+	 * Release: our reads come before the free. Acquire: the free comes after all others'
+	 * reads.
+	 */
 	if (atomic_fetch_sub_explicit(&s->refs, 1, memory_order_acq_rel) == 1)
 		segment_free(s);
 }

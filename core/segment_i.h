@@ -2,9 +2,9 @@
 /*
  * segment_i: the inside of a segment, for segment.c, the journal and tests.
  *
- * States. SPARE -> ACTIVE (first frame may be reserved) -> ROLLED (its SEAL frame has been reserved)
- * -> SEALED (the manifest says so, nothing is ever written again). Recovered ones go from ROLLED,
- * meaning "no more frames", to SEALED.
+ * States. SPARE -> ACTIVE (first frame may be reserved) -> ROLLED (its SEAL frame has been
+ * reserved) -> SEALED (the manifest says so, nothing is ever written again). Recovered ones go from
+ * ROLLED, meaning "no more frames", to SEALED.
  */
 #ifndef EMDB_SEGMENT_I_H
 #define EMDB_SEGMENT_I_H
@@ -65,7 +65,10 @@ EMDB_CHECKED emdb_err segment_create(const struct segment_env *env, uint64_t id,
 EMDB_CHECKED emdb_err segment_open(const struct segment_env *env, uint64_t id, bool writable,
 				   bool salvage, struct segment **ret, const char **ret_why);
 
-/* Cuts what was preallocated and not written, and closes. Errors do not matter: only room is lost. */
+/*
+ * Cuts what was preallocated and not written, and closes. Errors do not matter: only room is
+ * lost.
+ */
 void segment_trim(struct segment *s);
 
 /*
@@ -77,14 +80,18 @@ EMDB_CHECKED emdb_err segment_parse(const struct segment *s, uint64_t off, uint6
 
 /*
  * The first good frame at or after off, CRC checked. *ret_st is FRAME_OK or, when there is none
- * before end, FRAME_END. IO: a page could not be read; *ret_off is then where to go on. With `whole`
- * the bytes are what a process wrote, though perhaps not to its end: what follows a good header is
- * then never taken for frames of its own, so that a stored value cannot pretend to be one.
+ * before end, FRAME_END. IO: a page could not be read; *ret_off is then where to go on. With
+ * `whole` the bytes are what a process wrote, though perhaps not to its end: what follows a good
+ * header is then never taken for frames of its own, so that a stored value cannot pretend to be
+ * one.
  */
 EMDB_CHECKED emdb_err segment_scan(const struct segment *s, uint64_t off, uint64_t end, bool whole,
 				   enum frame_status *ret_st, struct frame *ret, uint64_t *ret_off);
 
-/* One past the last byte that is not zero in off..end-1; off when all are. Unreadable counts as not zero. */
+/*
+ * One past the last byte that is not zero in off..end-1; off when all are. Unreadable counts as
+ * not zero.
+ */
 uint64_t segment_last_byte(const struct segment *s, uint64_t off, uint64_t end);
 
 /* The record of ref, which lies in s. CORRUPT or IO. */

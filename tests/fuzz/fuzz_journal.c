@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Recovery. The input builds a manifest and up to three segments out of good frames, torn frames,
- * zeros and junk; then the journal is opened, replayed, started, written to, closed and opened again.
- * Whatever is found, it either says damage or goes on, and then what was handed over the first time is
- * handed over the second time, and nothing else.
+ * zeros and junk; then the journal is opened, replayed, started, written to, closed and opened
+ * again. Whatever is found, it either says damage or goes on, and then what was handed over the
+ * first time is handed over the second time, and nothing else.
  */
 #include <stdio.h>
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the tests of segments, manifest and journal share: a journal over the memory or POSIX backend
- * behind a fault wrapper, a boot id to be chosen, ends like those of a killed process, and records
- * whose content follows from their number.
+ * What the tests of segments, manifest and journal share: a journal over the memory or POSIX
+ * backend behind a fault wrapper, a boot id to be chosen, ends like those of a killed process, and
+ * records whose content follows from their number.
  */
 #ifndef EMDB_TEST_JOURNAL_HELP_H
 #define EMDB_TEST_JOURNAL_HELP_H

@@ -134,7 +134,10 @@ TEST(test_journal__sizes)
 	big[0].iov_len = SIZE_MAX;
 	big[1] = (struct iovec){ bytes, 10 };
 	CHECK_EQ(journal_append(w.j, REC_PUT, big, 2, 0, &lsn), EMDB_ERR_TXN_TOO_BIG);
-	/* The largest value that still fits with its fields, and around the border of small frames. */
+	/*
+	 * The largest value that still fits with its fields, and around the border of small
+	 * frames.
+	 */
 	get(w.j, &w.ep, put(w.j, 1, max - 20));
 	get(w.j, &w.ep, put(w.j, 2, max - 20));
 	for (size_t n = 4000; n < 4200; n++)
@@ -388,7 +391,10 @@ TEST(test_journal__torn_tail_at_every_byte)
 		world_boot = boot ? BOOT2 : BOOT1;
 		for (size_t i = 0; i < n; i += STRIDE) {
 			seg_flip(&w, lsn[5] + i);
-			/* A flipped length field can make it a different kind of stop, never a frame. */
+			/*
+			 * A flipped length field can make it a different kind of stop, never a
+			 * frame.
+			 */
 			check_cut(&w, 5, lsn[5]);
 			seg_flip(&w, lsn[5] + i);
 			/* Only a beginning was written. */

@@ -41,7 +41,10 @@ static void put_told(struct world *w, struct told *t, uint64_t n, size_t len)
 		t->acked[n] = lsn;
 }
 
-/* Everything that a journal does, each step with whatever result; false when open or start failed. */
+/*
+ * Everything that a journal does, each step with whatever result; false when open or start
+ * failed.
+ */
 static bool workload(struct world *w, struct told *t)
 {
 	struct seen s = { .count = 0 };

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The journal and power loss. Every change that a run makes is recorded; then, for random moments, a
- * disk is built as it may look after the power failed there: of each page that was written since its
- * file was last synced any older state, of the directory any state since it was last synced. Recovery
- * must find a prefix of what was appended, with everything that had been synced.
+ * The journal and power loss. Every change that a run makes is recorded; then, for random moments,
+ * a disk is built as it may look after the power failed there: of each page that was written since
+ * its file was last synced any older state, of the directory any state since it was last synced.
+ * Recovery must find a prefix of what was appended, with everything that had been synced.
  */
 #include "tests/unit/journal_help.h"
 
