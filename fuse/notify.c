@@ -21,6 +21,7 @@ enum job_kind {
 	JOB_CHANGED, /* ask for the name again, and for the attributes of the child */
 	JOB_DELETED, /* the name is gone */
 	JOB_LISTING, /* so are many in this directory */
+	JOB_CONTENT, /* forget the attributes and the pages of the child */
 };
 
 struct job {
@@ -116,6 +117,9 @@ static void notify_job(struct notify *n, const struct job *j, struct stale *s)
 		break;
 	case JOB_LISTING:
 		s->parent = j->parent;
+		break;
+	case JOB_CONTENT:
+		(void)fuse_lowlevel_notify_inval_inode(n->se, j->child, 0, 0);
 		break;
 	}
 }
@@ -276,6 +280,22 @@ void notify_deleted(struct notify *n, uint64_t parent, uint64_t child, const cha
 void notify_changed(struct notify *n, uint64_t parent, uint64_t child, const char *name)
 {
 	enqueue(n, JOB_CHANGED, parent, child, name);
+}
+
+void notify_content(struct notify *n, uint64_t id)
+{
+	enqueue(n, JOB_CONTENT, 0, id, "");
+}
+
+void notify_wait(struct notify *n)
+{
+	uint64_t queued;
+
+	(void)pthread_mutex_lock(&n->lock);
+	queued = n->queued;
+	while (n->done < queued && !n->stop)
+		(void)pthread_cond_wait(&n->settled, &n->lock);
+	(void)pthread_mutex_unlock(&n->lock);
 }
 
 void notify_settle(struct notify *n)

@@ -36,6 +36,13 @@ void notify_free(struct notify *n);
 void notify_deleted(struct notify *n, uint64_t parent, uint64_t child, const char *name);
 /* What the kernel knows of the name and of the attributes behind it is out of date. */
 void notify_changed(struct notify *n, uint64_t parent, uint64_t child, const char *name);
+/* So is what it knows of the object: attributes and content, of a directory its listing. */
+void notify_content(struct notify *n, uint64_t id);
+/*
+ * Waits until the kernel has been told all that was queued, or notify_stop().
+ * Never from a request handler: see notify_settle().
+ */
+void notify_wait(struct notify *n);
 /*
  * Waits until the kernel has been told all that was queued; not longer than a
  * moment, because whoever holds a directory locked may be waiting for the very
