@@ -113,7 +113,7 @@ static emdb_err lock_take(emdb_db *db, bool shared, struct emdb_detail *detail)
 		ret = io_openat(db->io, db->dirfd, LOCK_NAME, O_RDONLY | O_NOFOLLOW, 0,
 				&db->lockfd);
 	if (shared && ret == -ENOENT)
-		return EMDB_OK; /* read-only media without a lock file: nobody can write */
+		return EMDB_OK; /* a snapshot, or a store that nobody ever opened: nobody writes */
 	if (ret) {
 		explain(detail, "%s: %s", LOCK_NAME, strerror(-ret));
 		return err_of_io(ret);
@@ -222,20 +222,20 @@ static void undo_create(emdb_db *db, const char *path, bool made_dir)
 
 /* ---- Finding the store ---------------------------------------------------------------- */
 
-static emdb_err open_dir(emdb_db *db, const char *path, const struct emdb_options *o,
+static emdb_err open_dir(emdb_db *db, int at, const char *path, const struct emdb_options *o,
 			 bool *ret_made)
 {
 	int ret;
 
-	ret = io_openat(db->io, AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0, &db->dirfd);
+	ret = io_openat(db->io, at, path, O_RDONLY | O_DIRECTORY, 0, &db->dirfd);
 	if (ret == -ENOENT && o->flags & EMDB_OPEN_CREATE) {
-		ret = io_mkdirat(db->io, AT_FDCWD, path, 0700);
+		ret = io_mkdirat(db->io, at, path, 0700);
 		if (ret && ret != -EEXIST) {
 			explain(o->detail, "cannot create %s: %s", path, strerror(-ret));
 			return ret == -ENOENT ? EMDB_ERR_NO_STORE : err_of_io(ret);
 		}
 		*ret_made = ret == 0;
-		ret = io_openat(db->io, AT_FDCWD, path, O_RDONLY | O_DIRECTORY, 0, &db->dirfd);
+		ret = io_openat(db->io, at, path, O_RDONLY | O_DIRECTORY, 0, &db->dirfd);
 	}
 	if (!ret)
 		return EMDB_OK;
@@ -283,6 +283,10 @@ static emdb_err read_super(emdb_db *db, const char *path, const struct emdb_opti
 		explain(o->detail, "%s is a store already", path);
 		return EMDB_ERR_EXISTS;
 	}
+	if (!err && db->sb.frozen_ms && !(o->flags & EMDB_OPEN_READ_ONLY)) {
+		explain(o->detail, "%s is a snapshot or a backup: it opens read-only", path);
+		return EMDB_ERR_READ_ONLY;
+	}
 	return err;
 }
 
@@ -295,6 +299,7 @@ static emdb_err parts_init(emdb_db *db)
 	rwlock_init(&db->structure, LOCK_STRUCTURE);
 	for (size_t i = 0; i < STORE_STRIPES; i++)
 		mutex_init(&db->stripes[i], LOCK_STRIPE);
+	mutex_init(&db->snap_lock, LOCK_ADMIN);
 	mutex_init(&db->ttl_lock, LOCK_TTL);
 	mutex_init(&db->sweep_lock, LOCK_LEAF);
 	cond_init(&db->sweep_cond);
@@ -523,8 +528,8 @@ static emdb_err check_options(const struct emdb_options *o)
 	return EMDB_OK;
 }
 
-/* path NULL: in memory. */
-static emdb_err open_in(emdb_db *db, const char *path, const struct emdb_options *o)
+/* path NULL: in memory; else relative to the directory `at`. */
+static emdb_err open_in(emdb_db *db, int at, const char *path, const struct emdb_options *o)
 {
 	bool create = true, made_dir = false, ours = false;
 	uint64_t began = 0;
@@ -540,7 +545,7 @@ static emdb_err open_in(emdb_db *db, const char *path, const struct emdb_options
 	began = io_clock_mono_ns(db->io);
 	take_options(db, o);
 	if (path) {
-		err = open_dir(db, path, o, &made_dir);
+		err = open_dir(db, at, path, o, &made_dir);
 		if (!err)
 			err = read_super(db, path, o, &create);
 		if (!err)
@@ -564,6 +569,8 @@ static emdb_err open_in(emdb_db *db, const char *path, const struct emdb_options
 		err = recover(db, o, create);
 	if (!err && create)
 		err = write_super(db);
+	if (!err && path && !db->read_only)
+		snapshot_tidy(db);
 	if (!err && expire_start(db))
 		err = EMDB_ERR_NOMEM;
 	if (err && ours)
@@ -572,9 +579,9 @@ static emdb_err open_in(emdb_db *db, const char *path, const struct emdb_options
 	return err;
 }
 
-emdb_err db_open_found(const char *path, const struct emdb_options *opts,
-		       void (*found)(void *ctx, const struct emdb_detail *detail), void *found_ctx,
-		       emdb_db **ret_db)
+static emdb_err open_at(int at, const char *path, const struct emdb_options *opts,
+			void (*found)(void *ctx, const struct emdb_detail *detail), void *found_ctx,
+			emdb_db **ret_db)
 {
 	static const struct emdb_options defaults = { .size = sizeof(defaults) };
 	const struct emdb_options *const o = opts ? opts : &defaults;
@@ -593,13 +600,25 @@ emdb_err db_open_found(const char *path, const struct emdb_options *opts,
 		return EMDB_ERR_NOMEM;
 	db->found = found;
 	db->found_ctx = found_ctx;
-	err = open_in(db, path, o);
+	err = open_in(db, at, path, o);
 	if (err) {
 		db_free(db);
 		return err;
 	}
 	*ret_db = db;
 	return EMDB_OK;
+}
+
+emdb_err db_open_found(const char *path, const struct emdb_options *opts,
+		       void (*found)(void *ctx, const struct emdb_detail *detail), void *found_ctx,
+		       emdb_db **ret_db)
+{
+	return open_at(AT_FDCWD, path, opts, found, found_ctx, ret_db);
+}
+
+emdb_err db_open_at(int dirfd, const char *path, const struct emdb_options *opts, emdb_db **ret_db)
+{
+	return open_at(dirfd, path, opts, NULL, NULL, ret_db);
 }
 
 emdb_err emdb_open(const char *path, const struct emdb_options *opts, emdb_db **ret_db)

@@ -426,6 +426,63 @@ EMDB_API EMDB_CHECKED emdb_err emdb_check(const char *path,
 							const struct emdb_detail *detail),
 					  void *ctx, struct emdb_check_report *ret_report);
 
+/* ---- Snapshots --------------------------------------------------------- */
+
+/*
+ * A snapshot is the whole store, all namespaces, as it was between two
+ * operations.  It lies in STORE/snapshots/NAME, shares the files of the journal
+ * with the store, and is a store itself that opens read-only: with
+ * emdb_open(), which needs nothing from the live store, or with
+ * emdb_snapshot_open().  Ids, times and bytes are those of that moment.  Its
+ * clock stands still there: what had expired is not in it, nothing expires in it
+ * any more.  Names are 1 to 255 bytes without '/' and control bytes that do not begin
+ * with a dot.  Creating, removing and renaming are atomic, whatever happens.
+ */
+#define EMDB_SNAPSHOT_NAME_MAX 255u
+/* No snapshot has this name; emdb_snapshot_get() and _open() take it for the newest. */
+#define EMDB_SNAPSHOT_LATEST "latest"
+struct emdb_snapshot {
+	char name[EMDB_SNAPSHOT_NAME_MAX + 1];
+	uint64_t number;    /* from 1 on, in order of creation, never reused */
+	int64_t created_ns; /* when, to the ms; where its clock stands */
+	uint64_t lsn;       /* holds every record below */
+	uint64_t bytes;     /* of journal, most of them shared with the store */
+	emdb_err err;       /* why it cannot be opened: the fields above are then 0 */
+};
+
+/*
+ * Makes a snapshot of everything acknowledged before the call, and makes it
+ * durable.  Takes a time that depends on the number of segments; writers wait
+ * for microseconds of it.  ret may be NULL.
+ * Errors: INVAL (the name), EXISTS, READ_ONLY, NO_SPACE, FAILED, IO, NOMEM,
+ * UNSUPPORTED (in memory, or the host's file system has no hard links).
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_snapshot_create(emdb_db *db, const char *name,
+						    struct emdb_snapshot *ret);
+/* Who has it open keeps it.  Errors: NOT_FOUND, INVAL, READ_ONLY, IO, NOMEM. */
+EMDB_API EMDB_CHECKED emdb_err emdb_snapshot_delete(emdb_db *db, const char *name);
+/* Errors: NOT_FOUND, EXISTS, INVAL, READ_ONLY, IO. */
+EMDB_API EMDB_CHECKED emdb_err emdb_snapshot_rename(emdb_db *db, const char *name,
+						    const char *new_name);
+/* Returns false to stop. */
+typedef bool (*emdb_snapshot_fn)(void *ctx, const struct emdb_snapshot *snapshot);
+/* Calls fn for each, the oldest first; no lock is held meanwhile.  Errors: IO, NOMEM. */
+EMDB_API EMDB_CHECKED emdb_err emdb_snapshot_list(emdb_db *db, emdb_snapshot_fn fn, void *ctx);
+/* The same for the store at path, which may be in use.  Errors: also NO_STORE, NOT_STORE, PERM. */
+EMDB_API EMDB_CHECKED emdb_err emdb_snapshot_list_at(const char *path, emdb_snapshot_fn fn,
+						     void *ctx);
+/* What is known of one.  Errors: NOT_FOUND, INVAL, IO, NOMEM. */
+EMDB_API EMDB_CHECKED emdb_err emdb_snapshot_get(emdb_db *db, const char *name,
+						 struct emdb_snapshot *ret);
+/*
+ * Opens it: a store of its own, for all that does not change anything, to be
+ * closed with emdb_close() before or after the live one.  opts as for emdb_open(), NULL too;
+ * EMDB_OPEN_READ_ONLY goes without saying.  Errors: NOT_FOUND, INVAL and those of emdb_open().
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_snapshot_open(emdb_db *db, const char *name,
+						  const struct emdb_options *opts,
+						  emdb_db **ret_snapshot);
+
 /* ---- Objects: the store as a file system ------------------------------ */
 
 /*

@@ -405,6 +405,7 @@ void fmt_super_encode(const struct superblock *sb, uint8_t buf[FMT_SUPER_SIZE])
 	memcpy(buf + 64, sb->hash_seed, 32);
 	put_u32(buf + 96, sb->gid);
 	put_u64(buf + 104, (uint64_t)sb->frozen_ms);
+	put_u64(buf + 112, sb->snap_number);
 	put_u32(buf + 4092, crc32c(0, buf, 4092));
 }
 
@@ -432,11 +433,13 @@ emdb_err fmt_super_decode(const uint8_t *p, size_t n, struct superblock *ret)
 	memcpy(sb.hash_seed, p + 64, 32);
 	sb.gid = get_u32(p + 96);
 	sb.frozen_ms = (int64_t)get_u64(p + 104);
+	sb.snap_number = get_u64(p + 112);
 	if (sb.incompat & ~FMT_INCOMPAT_KNOWN)
 		return EMDB_ERR_VERSION;
 	if (sb.version != FMT_VERSION || sb.segment_shift < FMT_SEG_SHIFT_MIN ||
 	    sb.segment_shift > FMT_SEG_SHIFT_MAX || sb.cipher != 0 || sb.frozen_ms < 0 ||
-	    get_u32(p + 100) != 0 || !all_zero(p + 112, 4092 - 112))
+	    (sb.snap_number && !sb.frozen_ms) || get_u32(p + 100) != 0 ||
+	    !all_zero(p + 120, 4092 - 120))
 		return EMDB_ERR_CORRUPT;
 	*ret = sb;
 	return EMDB_OK;

@@ -25,7 +25,8 @@
  *    96    4  gid of the creator
  *   100    4  reserved
  *   104    8  frozen, ms since 1970: the clock of a snapshot; 0: not one
- *   112 3980  reserved (key slots)
+ *   112    8  number of the snapshot; 0 when frozen is 0
+ *   120 3972  reserved (key slots)
  *  4092    4  CRC of bytes 0..4091
  *
  * STORE/journal/%016x.seg, the name is the segment id.  Bytes 0..255:
@@ -354,6 +355,7 @@ struct superblock {
 	uint64_t compat, incompat;
 	uint8_t uuid[16], hash_seed[32];
 	int64_t created_ns, frozen_ms;
+	uint64_t snap_number; /* of what is frozen */
 };
 void fmt_super_encode(const struct superblock *sb, uint8_t buf[FMT_SUPER_SIZE]);
 /* OK; NOT_STORE: no superblock; VERSION: too new; CORRUPT: CRC or fields are off. */

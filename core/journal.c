@@ -254,6 +254,7 @@ static struct journal *journal_new(const struct journal_config *cfg)
 	mutex_init(&j->manifest_lock, LOCK_MANIFEST);
 	mutex_init(&j->segment_lock, LOCK_SEGMENT);
 	mutex_init(&j->sync_lock, LOCK_SYNC);
+	cond_init(&j->retire_free);
 	cond_init(&j->sync_done);
 	cond_init(&j->sync_more);
 	cond_init(&j->flusher_wake);
@@ -275,6 +276,7 @@ static void journal_free(struct journal *j)
 	(void)io_close(j->cfg.io, j->env.dirfd);
 	manifest_release(&j->manifest);
 	manifest_release(&j->found);
+	cond_destroy(&j->retire_free);
 	cond_destroy(&j->sync_done);
 	cond_destroy(&j->sync_more);
 	cond_destroy(&j->flusher_wake);
@@ -947,6 +949,18 @@ emdb_err journal_roll(struct journal *j, uint64_t *ret_lsn)
 		err = roll_locked(j, false);
 	if (!err)
 		*ret_lsn = align_down(journal_load_tail(j), j->mask + 1) + FMT_SEG_HEADER;
+	mutex_unlock(&j->roll_lock);
+	return err;
+}
+
+emdb_err journal_roll_prepare(struct journal *j)
+{
+	emdb_err err;
+
+	if (!atomic_load_explicit(&j->running, memory_order_acquire))
+		return EMDB_ERR_READ_ONLY;
+	mutex_lock(&j->roll_lock);
+	err = spare_make_locked(j);
 	mutex_unlock(&j->roll_lock);
 	return err;
 }

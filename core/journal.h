@@ -123,6 +123,8 @@ void journal_sync_async(struct journal *j, void (*done)(void *ctx, emdb_err err)
 
 /* Ends the active segment, so that the next frame goes to a new one.  *ret_lsn: where it begins. */
 EMDB_CHECKED emdb_err journal_roll(struct journal *j, uint64_t *ret_lsn);
+/* Sees to it that the next journal_roll() finds its segment made.  Errors as journal_roll(). */
+EMDB_CHECKED emdb_err journal_roll_prepare(struct journal *j);
 /*
  * Syncs and seals, durably, every segment that was rolled before the call.  Otherwise the keeper
  * thread does so soon.  Errors as journal_sync(), NO_SPACE, NOMEM.
@@ -171,9 +173,16 @@ EMDB_CHECKED emdb_err journal_walk_segment(struct journal *j, uint64_t id, journ
 					   void *ctx);
 /*
  * Drops sealed segments for ever: out of the manifest (durably) first, then
- * unlinked; their memory goes when the last reference does.
+ * unlinked; their memory goes when the last reference does.  Waits while retiring is
+ * pinned, so the caller must not hold what those who pin it wait for: the structure lock.
  */
 EMDB_CHECKED emdb_err journal_retire(struct journal *j, const uint64_t *ids, size_t n);
+/* From the one to the other nothing is retired: what the manifest lists stays. */
+void journal_pin_retire(struct journal *j);
+void journal_unpin_retire(struct journal *j);
+struct manifest;
+/* A copy of the manifest as it is now.  *ret is released first.  Only NOMEM. */
+EMDB_CHECKED emdb_err journal_manifest_get(struct journal *j, struct manifest *ret);
 
 struct journal_checkpoint {
 	uint64_t number, lsn; /* 0: none */

@@ -100,6 +100,8 @@ struct journal {
 
 	struct mutex manifest_lock;
 	struct manifest manifest; /* as on disk, but for next_segment; guarded by manifest_lock */
+	unsigned int retire_pins; /* guarded by manifest_lock */
+	struct cond retire_free;  /* the last pin went */
 
 	struct mutex segment_lock;
 	struct segment **list; /* ascending, one reference each; guarded by segment_lock */

@@ -136,6 +136,8 @@ emdb_err journal_retire(struct journal *j, const uint64_t *ids, size_t n)
 	if (n == 0)
 		return EMDB_OK;
 	mutex_lock(&j->manifest_lock);
+	while (j->retire_pins)
+		cond_wait(&j->retire_free, &j->manifest_lock);
 	err = retire_rows(j, ids, n, &next);
 	if (!err)
 		err = manifest_commit_locked(j, &next, NULL);
@@ -158,6 +160,32 @@ emdb_err journal_retire(struct journal *j, const uint64_t *ids, size_t n)
 		mutex_unlock(&j->roll_lock);
 		keeper_kick(j);
 	}
+	return err;
+}
+
+void journal_pin_retire(struct journal *j)
+{
+	mutex_lock(&j->manifest_lock);
+	j->retire_pins++;
+	mutex_unlock(&j->manifest_lock);
+}
+
+void journal_unpin_retire(struct journal *j)
+{
+	mutex_lock(&j->manifest_lock);
+	emdb_assert(j->retire_pins);
+	if (--j->retire_pins == 0)
+		cond_broadcast(&j->retire_free);
+	mutex_unlock(&j->manifest_lock);
+}
+
+emdb_err journal_manifest_get(struct journal *j, struct manifest *ret)
+{
+	emdb_err err;
+
+	mutex_lock(&j->manifest_lock);
+	err = manifest_copy(&j->manifest, ret);
+	mutex_unlock(&j->manifest_lock);
 	return err;
 }
 

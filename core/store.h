@@ -150,6 +150,7 @@ struct emdb_db {
 	struct hash_seed seed; /* immutable after open */
 	struct epoch epoch;
 	struct journal *j;
+	struct mutex snap_lock; /* one snapshot is made, removed or renamed at a time */
 	struct rwlock structure;
 	struct mutex stripes[STORE_STRIPES];
 	struct hidx nstab;  /* mixed id -> struct ns * */
@@ -245,6 +246,9 @@ emdb_err copy_mapped(void *dst, const void *src, size_t n);
 emdb_err db_open_found(const char *path, const struct emdb_options *opts,
 		       void (*found)(void *ctx, const struct emdb_detail *detail), void *found_ctx,
 		       emdb_db **ret_db);
+
+/* emdb_open(), path being relative to a directory. */
+emdb_err db_open_at(int dirfd, const char *path, const struct emdb_options *opts, emdb_db **ret_db);
 
 /* Ready for a change?  READ_ONLY or FAILED when not. */
 emdb_err db_writable(emdb_db *db);
@@ -467,6 +471,11 @@ emdb_err node_write_locked(struct node *n, uint64_t offset, const void *data, si
 emdb_err node_truncate_locked(struct node *n, uint64_t size);
 /* The deadline after a change of the content, by the basis of a namespace it is in. */
 int64_t node_rearmed(emdb_db *db, uint64_t ns_id, int64_t expires_ms);
+
+/* ---- Snapshots (snapshot.c) --------------------------------------------------- */
+
+/* Removes what a crash left of snapshots that were being made or removed. */
+void snapshot_tidy(emdb_db *db);
 
 /* ---- Expiry (expire.c) ------------------------------------------------------ */
 

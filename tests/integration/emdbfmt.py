@@ -102,7 +102,7 @@ def signed64(value):
 
 # ---- Superblock, manifest, segment header --------------------------------
 
-SUPER = struct.Struct("<8s I I Q Q 16s I I q 32s I I q")
+SUPER = struct.Struct("<8s I I Q Q 16s I I q 32s I I q Q")
 SEGMENT = struct.Struct("<8s I I 16s Q q 16s 32s")
 MANIFEST = struct.Struct("<8s I I 16s Q Q Q Q Q Q Q Q I I")
 MANIFEST_SEGMENT = struct.Struct("<Q Q I I")
@@ -124,13 +124,14 @@ class Superblock:
 def read_superblock(data):
     expect(len(data) == 4096, "superblock: size")
     (magic, version, shift, _, incompat, uuid, cipher, uid, created, _seed, gid, reserved,
-     frozen) = SUPER.unpack_from(data)
+     frozen, number) = SUPER.unpack_from(data)
     expect(magic == b"EMDBSUPR", "superblock: magic")
     expect(version == 1, "superblock: version")
     expect(crc32c(data[:4092]) == struct.unpack_from("<I", data, 4092)[0], "superblock: CRC")
     expect(20 <= shift <= 30, "superblock: segment_shift")
     expect(incompat == 0 and cipher == 0, "superblock: features this reader does not know")
     expect(reserved == 0 and not any(data[SUPER.size:4092]), "superblock: reserved bytes")
+    expect(frozen or not number, "superblock: a snapshot's number, but no snapshot")
     return Superblock(shift, uuid, uid, gid, created, frozen)
 
 

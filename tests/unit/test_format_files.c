@@ -26,6 +26,7 @@ static struct superblock any_super(uint64_t *rnd)
 	sb.compat = any(rnd);
 	sb.created_ns = (int64_t)any(rnd);
 	sb.frozen_ms = (int64_t)(any(rnd) >> 1);
+	sb.snap_number = sb.frozen_ms ? any(rnd) : 0;
 	fill(rnd, sb.uuid, sizeof(sb.uuid));
 	fill(rnd, sb.hash_seed, sizeof(sb.hash_seed));
 	return sb;
@@ -51,6 +52,7 @@ TEST(test_format_files__superblock_round_trip)
 		CHECK_UEQ(got.incompat, 0);
 		CHECK_EQ(got.created_ns, sb.created_ns);
 		CHECK_EQ(got.frozen_ms, sb.frozen_ms);
+		CHECK_UEQ(got.snap_number, sb.snap_number);
 		CHECK_MEM(got.uuid, 16, sb.uuid, 16);
 		CHECK_MEM(got.hash_seed, 32, sb.hash_seed, 32);
 		fmt_super_encode(&got, again);
@@ -110,14 +112,18 @@ TEST(test_format_files__superblock_fields_are_checked)
 		{ 24, UINT64_C(1) << 63, 8, EMDB_ERR_VERSION },
 		{ 48, 1, 4, EMDB_ERR_CORRUPT },
 		{ 100, 1, 4, EMDB_ERR_CORRUPT },
+		{ 104, 0, 8, EMDB_ERR_CORRUPT }, /* a number, but no snapshot */
 		{ 104, INT64_MAX, 8, EMDB_OK },
 		{ 104, UINT64_MAX, 8, EMDB_ERR_CORRUPT },
-		{ 112, 1, 4, EMDB_ERR_CORRUPT },
+		{ 112, UINT64_MAX, 8, EMDB_OK },
+		{ 120, 1, 4, EMDB_ERR_CORRUPT },
 		{ 4084, UINT64_C(1) << 63, 8, EMDB_ERR_CORRUPT },
 	};
 	uint64_t rnd = test_seed();
-	const struct superblock sb = any_super(&rnd);
+	struct superblock sb = any_super(&rnd);
 
+	sb.frozen_ms = 1;
+	sb.snap_number = 1;
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
 		uint8_t buf[FMT_SUPER_SIZE];
 		struct superblock got;

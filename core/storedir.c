@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "core/storedir.h"
+
+/* A store, its journal/, its snapshots/, their stores and journals. */
+#define DEPTH_MAX 4
+
+emdb_err storedir_open(struct emdb_io *io, int dirfd, const char *name, int *ret_fd)
+{
+	const int ret = io_openat(io, dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0, ret_fd);
+
+	return ret == -ENOTDIR || ret == -ELOOP ? EMDB_ERR_NOT_STORE : err_of_io(ret);
+}
+
+emdb_err storedir_super_read(struct emdb_io *io, int dirfd, struct superblock *ret)
+{
+	struct buf b = BUF_INIT;
+	emdb_err err;
+	const int rc = io_read_file(io, dirfd, STOREDIR_SUPER, FMT_SUPER_SIZE + 1, &b);
+
+	if (rc == -EFBIG)
+		err = EMDB_ERR_NOT_STORE;
+	else
+		err = rc ? err_of_io(rc) : fmt_super_decode(b.data, b.len, ret);
+	buf_release(&b);
+	return err;
+}
+
+emdb_err storedir_super_write(struct emdb_io *io, int dirfd, const struct superblock *sb)
+{
+	uint8_t b[FMT_SUPER_SIZE];
+
+	fmt_super_encode(sb, b);
+	return err_of_io(io_replace_durably(io, dirfd, STOREDIR_SUPER, b, sizeof(b)));
+}
+
+struct removal {
+	struct emdb_io *io;
+	int fd;
+	unsigned int depth;
+};
+
+static emdb_err remove_dir(struct emdb_io *io, int dirfd, const char *name, unsigned int depth);
+
+static int remove_one(void *arg, const char *name)
+{
+	const struct removal *const r = arg;
+	int ret = io_unlinkat(r->io, r->fd, name, 0);
+
+	if ((ret == -EISDIR || ret == -EPERM) && r->depth < DEPTH_MAX)
+		ret = remove_dir(r->io, r->fd, name, r->depth + 1) ? -EIO : 0;
+	return ret == -ENOENT ? 0 : ret;
+}
+
+static emdb_err remove_dir(struct emdb_io *io, int dirfd, const char *name, unsigned int depth)
+{
+	struct removal r = { io, -1, depth };
+	emdb_err err = storedir_open(io, dirfd, name, &r.fd);
+
+	if (err)
+		return err == EMDB_ERR_NOT_FOUND ? EMDB_OK : err;
+	err = err_of_io(io_list(io, r.fd, remove_one, &r));
+	(void)io_close(io, r.fd);
+	if (!err)
+		err = err_of_io(io_unlinkat(io, dirfd, name, AT_REMOVEDIR));
+	return err;
+}
+
+emdb_err storedir_remove(struct emdb_io *io, int dirfd, const char *name)
+{
+	return remove_dir(io, dirfd, name, 0);
+}
+
+uint64_t storedir_bytes(const struct manifest *m)
+{
+	uint64_t n = 0;
+
+	for (uint32_t i = 0; i < m->head.nsegs; i++)
+		n += m->segs[i].len;
+	return n;
+}

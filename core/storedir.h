@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * storedir: the directory of a store as files, for those who make, copy and
+ * remove whole stores (snapshot.c, backup.c) without opening them.
+ *
+ * Thread-safety: none of its own; the caller makes sure that nobody else
+ * changes the directory.
+ */
+#ifndef EMDB_STOREDIR_H
+#define EMDB_STOREDIR_H
+
+#include "core/format.h"
+#include "core/io.h"
+#include "core/manifest.h"
+
+#define STOREDIR_SUPER     "superblock"
+#define STOREDIR_LOCK      "lock"
+#define STOREDIR_JOURNAL   "journal"
+#define STOREDIR_SNAPSHOTS "snapshots"
+
+/* Opens the directory dirfd/name, which must be one itself: no symbolic link.  As err_of_io(). */
+EMDB_CHECKED emdb_err storedir_open(struct emdb_io *io, int dirfd, const char *name, int *ret_fd);
+
+/* NOT_FOUND: there is none; else as fmt_super_decode(), IO, NOMEM, PERM. */
+EMDB_CHECKED emdb_err storedir_super_read(struct emdb_io *io, int dirfd, struct superblock *ret);
+/* Durably. */
+EMDB_CHECKED emdb_err storedir_super_write(struct emdb_io *io, int dirfd,
+					   const struct superblock *sb);
+
+/*
+ * Removes the directory dirfd/name and what is in it, as deep as a store is.
+ * OK when it is not there.
+ */
+EMDB_CHECKED emdb_err storedir_remove(struct emdb_io *io, int dirfd, const char *name);
+
+/* Bytes in the segments that m lists. */
+uint64_t storedir_bytes(const struct manifest *m);
+
+#endif
