@@ -192,11 +192,12 @@ bool session_open(struct session *s, struct fs *fs, const char *source, const ch
 }
 
 /*
- * A process of its own, because a thread that waits for an answer of its own
- * process cannot be killed: its descriptor of the device keeps the connection
- * up, and the connection keeps it waiting.  Returns the errno of open, or 0.
+ * Calls fn in a process of its own, because a thread that waits for an answer
+ * of its own process cannot be killed: its descriptor of the device keeps the
+ * connection up, and the connection keeps it waiting.  fn returns an errno;
+ * so does this, ECONNABORTED when the process was killed.
  */
-static int probe_in_child(const char *path)
+static int in_child(int (*fn)(const char *path), const char *path)
 {
 	int status = 0;
 	const pid_t pid = fork();
@@ -204,18 +205,29 @@ static int probe_in_child(const char *path)
 	if (pid == -1)
 		return errno;
 	if (pid == 0) {
-		int fd;
-
 		(void)close_range(STDERR_FILENO + 1, ~0u, 0);
-		fd = open(path, O_RDONLY | O_CLOEXEC);
-		if (fd == -1)
-			_exit(errno);
-		(void)close(fd);
-		_exit(0);
+		_exit(fn(path));
 	}
 	while (waitpid(pid, &status, 0) == -1 && errno == EINTR)
 		;
 	return WIFEXITED(status) ? WEXITSTATUS(status) : ECONNABORTED;
+}
+
+static int open_once(const char *path)
+{
+	const int fd = open(path, O_RDONLY | O_CLOEXEC);
+
+	if (fd == -1)
+		return errno;
+	(void)close(fd);
+	return 0;
+}
+
+static int sync_all(const char *path)
+{
+	const int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+
+	return fd == -1 || syncfs(fd) == -1 ? errno : 0;
 }
 
 bool session_probe(struct session *s)
@@ -226,7 +238,7 @@ bool session_probe(struct session *s)
 	if (asprintf(&path, "%s/%s", s->mountpoint, FS_PROBE_NAME) == -1)
 		return false;
 	atomic_store_explicit(&s->fs->probing, true, memory_order_relaxed);
-	err = probe_in_child(path);
+	err = in_child(open_once, path);
 	atomic_store_explicit(&s->fs->probing, false, memory_order_relaxed);
 	if (err != 0)
 		log_debug("%s: %s", path, strerror(err));
@@ -310,15 +322,13 @@ static bool wait_ended(struct session *s, int ms)
 /* What the kernel has not written back yet is written while we still answer. */
 static void write_back(struct session *s)
 {
-	int fd;
+	int err;
 
 	if (!s->fs->opt.writeback)
 		return;
-	fd = open(s->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-	if (fd == -1 || syncfs(fd) == -1)
-		log_error("writing back failed: %s", strerror(errno));
-	if (fd != -1)
-		(void)close(fd);
+	err = in_child(sync_all, s->mountpoint);
+	if (err != 0)
+		log_error("writing back failed: %s", strerror(err));
 }
 
 static bool is_topmost(const struct session *s)
@@ -364,8 +374,8 @@ static bool is_severed(const struct session *s)
 
 /*
  * Takes the mount away where it still is, dead or alive.  Unmounting goes by
- * the path, which may be another file system's by now: that one is left alone,
- * and with it the few bytes that libfuse would free.
+ * the path, where there may be nothing or another file system by now: then it
+ * is left alone, and with it the few bytes that libfuse would free.
  */
 static void unmount(struct session *s)
 {
@@ -376,7 +386,7 @@ static void unmount(struct session *s)
 
 	if (mounted && !others && severed)
 		(void)mounts_remove(s->mountpoint, true);
-	if (severed || !others)
+	if (severed || s->mount.id == -1 || (mounted && !others))
 		fuse_session_unmount(s->se);
 }
 
