@@ -266,6 +266,8 @@ static void *work(void *arg)
 		w->ops++;
 		if (test_rand(&w->rnd) % 50 == 0 && emdb_flush(db))
 			DIE("flush failed");
+		if (test_rand(&w->rnd) % 100 == 0 && emdb_checkpoint(db))
+			DIE("checkpoint failed");
 	}
 	return NULL;
 }

@@ -5,6 +5,8 @@
  */
 #include "tests/unit/model_ops.h"
 
+#include <fcntl.h>
+#include <glob.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -29,7 +31,7 @@ static void store_open(void)
 	struct emdb_options opts = { .size = sizeof(opts),
 				     .flags = EMDB_OPEN_CREATE,
 				     .segment_bytes = EMDB_SEGMENT_MIN,
-				     .sweep_interval_ms = -1,
+				     .sweep_interval_ms = chance(50) ? 1 : -1,
 				     .commit_interval_s = -1,
 				     .detail = &detail };
 	const emdb_err err = dir ? emdb_open(dir, &opts, &db) : emdb_open_memory(&opts, &db);
@@ -64,6 +66,45 @@ static void check_disk(void)
 	OK(emdb_check(dir, found_fault, NULL, &report));
 	want_u64(report.bad_frames, 0, "bad frames");
 	want_u64(report.lost_bytes, 0, "lost bytes");
+}
+
+/* A byte of the file changed, its end cut off, or all of it gone. */
+static void damage(const char *path)
+{
+	const int fd = open(path, O_RDWR | O_CLOEXEC);
+	const off_t size = lseek(fd, 0, SEEK_END), at = (off_t)below((uint64_t)size);
+	uint8_t byte;
+
+	CHECK(fd >= 0 && size > 0);
+	switch (below(3)) {
+	case 0:
+		CHECK_EQ(pread(fd, &byte, 1, at), 1);
+		byte ^= (uint8_t)(1u << below(8));
+		CHECK_EQ(pwrite(fd, &byte, 1, at), 1);
+		break;
+	case 1:
+		CHECK_OK(ftruncate(fd, at));
+		break;
+	default:
+		CHECK_OK(unlink(path));
+	}
+	(void)close(fd);
+}
+
+/* Checkpoints only save time: without them everything is as before. */
+static void damage_checkpoints(void)
+{
+	glob_t g;
+	char pattern[PATH_MAX + 32];
+
+	snprintf(pattern, sizeof(pattern), "%s/checkpoint-*", dir);
+	if (glob(pattern, 0, NULL, &g))
+		return;
+	DOING("restart after damage to some of %zu checkpoints", (size_t)g.gl_pathc);
+	for (size_t i = 0; i < g.gl_pathc; i++)
+		if (chance(60))
+			damage(g.gl_pathv[i]);
+	globfree(&g);
 }
 
 static void begin(bool memory)
@@ -106,6 +147,8 @@ TEST(test_model__restarts)
 		store_close();
 		if (chance(30))
 			check_disk();
+		if (chance(20))
+			damage_checkpoints();
 		store_open();
 		check_all(db);
 	}
@@ -140,6 +183,8 @@ TEST(test_model__deaths)
 		m_restart();
 		if (chance(30))
 			check_disk();
+		if (chance(20))
+			damage_checkpoints();
 		if (chance(30)) {
 			DOING("open after death");
 			store_open();
