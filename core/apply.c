@@ -122,12 +122,18 @@ static bool is_new_name(const struct rec *r)
 /* An entry came or went: the directory's mtime and ctime (POSIX). */
 static void ns_touch(const struct apply *a, struct ns *ns, const struct rec *r, uint64_t ref)
 {
+	uint64_t lsn = atomic_load_explicit(&ns->touch_lsn, memory_order_relaxed);
+
 	/* Compaction moved a record: nothing happened. */
 	if (r->mask & REC_F_ORIGIN || is_included(a, ns->as_of, ref))
 		return;
 	time_max(&ns->mtime, r->time_ns);
 	time_max(&ns->ctime, r->time_ns);
-	atomic_store_explicit(&ns->touch_lsn, ref_lsn(ref), memory_order_relaxed);
+	/* Not in order: writers of several entries come here side by side. */
+	while (lsn < ref_lsn(ref) &&
+	       !atomic_compare_exchange_weak_explicit(&ns->touch_lsn, &lsn, ref_lsn(ref),
+						      memory_order_relaxed, memory_order_relaxed))
+		;
 }
 
 /* ---- Entries ---------------------------------------------------------------- */
