@@ -960,7 +960,7 @@ emdb_err journal_roll_prepare(struct journal *j)
 	if (!atomic_load_explicit(&j->running, memory_order_acquire))
 		return EMDB_ERR_READ_ONLY;
 	mutex_lock(&j->roll_lock);
-	err = spare_make_locked(j);
+	err = spare_make_locked(j, false);
 	mutex_unlock(&j->roll_lock);
 	return err;
 }
