@@ -190,7 +190,7 @@ static int split_page(struct extmap *m, uint32_t page, uint64_t off)
 	p->count = left;
 	dir_insert(m, page + 1, q->e[0].off, q);
 	/* Gives memory back if it can; the page is as good when it cannot. */
-	(void)page_resize(m, page, cap_for(left + ROOM_MAX));
+	(void)page_resize(m, page, cap_for(append ? left : left + ROOM_MAX));
 	return 0;
 }
 

@@ -498,4 +498,23 @@ TEST(test_extent__a_million_extents_in_32_mb)
 	}
 }
 
+/* Appending splits off the last extent only: the page left behind stays within its limit. */
+TEST(test_extent__append_split_keeps_the_page_limit)
+{
+	struct extmap m;
+
+	/* One write into the middle of an extent makes three of one: a page gets wholly full. */
+	for (uint64_t middle = 120; middle < 130; middle++) {
+		extmap_init(&m);
+		for (uint64_t i = 0; i < 300; i++) {
+			CHECK_EQ(extmap_write(&m, i * 10, 10, i + 1, 0, NULL, NULL), 0);
+			if (i == middle)
+				CHECK_EQ(extmap_write(&m, 55, 2, 1000, 0, NULL, NULL), 0);
+		}
+		CHECK(extmap_check(&m));
+		CHECK_UEQ(extmap_count(&m), 302);
+		extmap_release(&m);
+	}
+}
+
 TEST_MAIN()
