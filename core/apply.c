@@ -21,6 +21,15 @@ static bool is_included(const struct apply *a, uint64_t as_of, uint64_t ref)
 	return unlikely(a->replay && ref_lsn(ref) < as_of);
 }
 
+/* The record says that something is gone: it does not count, but may be needed (compact.h). */
+static void tomb_add_pinned(emdb_db *db, uint64_t ref, uint32_t size)
+{
+	struct segment *const seg = journal_segment_pinned(db->j, ref_lsn(ref));
+
+	if (seg)
+		segment_tomb_add(seg, size);
+}
+
 /* ---- Namespaces ----------------------------------------------------------- */
 
 emdb_err ns_new(emdb_db *db, uint64_t id, struct ns **ret)
@@ -511,6 +520,8 @@ static emdb_err map_extents_locked(struct apply *a, uint64_t id, struct big *big
 				 big_dropped, db))
 			return EMDB_ERR_NOMEM;
 		live_add_pinned(db, e.ref, (int64_t)e.len);
+		if (unlikely(ref_lsn(e.ref) >> db->sb.segment_shift == atomic_load(&db->victim)))
+			compact_note_extent(db, id);
 		err = journal_rec_pinned(db->j, e.ref, &owner, NULL);
 		if (err)
 			continue; /* its reader will be told; the rest of the object is good */
@@ -646,6 +657,7 @@ emdb_err apply_rec(struct apply *a, const struct rec *r, uint64_t ref, uint32_t 
 		return apply_put(a, r, ref, size, old_known, old);
 	case REC_DEL:
 	case REC_DROP:
+		tomb_add_pinned(a->db, ref, size);
 		return apply_del(a, r, ref, old_known, old);
 	case REC_NS:
 		return apply_ns(a, r, ref, size, old_known, old);
@@ -653,12 +665,15 @@ emdb_err apply_rec(struct apply *a, const struct rec *r, uint64_t ref, uint32_t 
 		return apply_link(a, r, ref, size, old_known, old);
 	case REC_INODE:
 		return apply_inode(a, r, ref, size);
-	case REC_WRITE:
 	case REC_TRUNC:
 	case REC_PUNCH:
 	case REC_CLONE:
+		tomb_add_pinned(a->db, ref, size);
+		return apply_data(a, r, ref);
+	case REC_WRITE:
 		return apply_data(a, r, ref);
 	case REC_CLEAR:
+		tomb_add_pinned(a->db, ref, size);
 		return apply_clear(a, r, ref);
 	case REC_MOVE:
 		return apply_move(a, r, ref);

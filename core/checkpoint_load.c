@@ -183,6 +183,9 @@ static emdb_err load_extents(struct load *l, uint64_t n, struct cur *list)
 		if (!fmt_extent_next(list, &l->extents_end, &e) || e.len > EXTENT_LEN_MAX ||
 		    e.skip > UINT32_MAX)
 			return EMDB_ERR_CORRUPT;
+		/* Compacted since: a later record has these bytes, or says that they are a hole. */
+		if (journal_retired_pinned(l->db->j, ref_lsn(e.ref)))
+			continue;
 		err = err_of(extmap_write(&l->big->map, e.off, (uint32_t)e.len, e.ref,
 					  (uint32_t)e.skip, NULL, NULL));
 	}

@@ -2,6 +2,8 @@
 /* Opening and closing a store: superblock, lock, recovery, threads; statistics. */
 #include "core/store.h"
 
+#include "core/compact.h"
+
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -341,9 +343,12 @@ static void db_free(emdb_db *db)
 {
 	if (!db)
 		return;
+	expire_stop(db);
+	compact_stop(db);
 	checkpoint_stop(db);
 	(void)journal_close(db->j);
 	checkpoint_release(db);
+	compact_free(db);
 	if (db->epoch.slots) {
 		ns_free_all(db);
 		hidx_release(&db->nstab);
@@ -571,7 +576,7 @@ static emdb_err open_in(emdb_db *db, int at, const char *path, const struct emdb
 		err = write_super(db);
 	if (!err && path && !db->read_only)
 		snapshot_tidy(db);
-	if (!err && expire_start(db))
+	if (!err && (expire_start(db) || compact_start(db, o)))
 		err = EMDB_ERR_NOMEM;
 	if (err && ours)
 		undo_create(db, path, made_dir);
@@ -642,6 +647,7 @@ emdb_err emdb_close(emdb_db *db)
 	if (!db)
 		return EMDB_OK;
 	expire_stop(db);
+	compact_stop(db);
 	checkpoint_close(db);
 	err = journal_close(db->j);
 	db->j = NULL;
@@ -821,6 +827,7 @@ emdb_err emdb_stats_get(emdb_db *db, struct emdb_stats *ret_stats)
 
 	memset(&s, 0, sizeof(s));
 	stats_of_journal(db, &s);
+	compact_stats(db, &s);
 	s.records = atomic_load(&db->records);
 	s.namespaces = atomic_load(&db->namespaces);
 	objtab_counts(db, &s.objects, &s.known, &objects_memory);

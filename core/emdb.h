@@ -168,7 +168,10 @@ struct emdb_options {
 	int32_t commit_interval_s; /* background flush; 0: 5 s, negative: never */
 	int32_t sweep_interval_ms; /* expiry sweeper; 0: 250 ms, negative: never */
 	enum emdb_verify verify;
-	int64_t default_ttl_ms;     /* new values expire after; 0: never */
+	int64_t default_ttl_ms; /* new values expire after; 0: never */
+	/* Share of a segment that must be dead before it is compacted unasked; 0: 50, negative: never. */
+	int32_t compact_percent;
+	uint64_t compact_rate;      /* unasked compaction, bytes/s while others write; 0: 64 MiB */
 	struct emdb_detail *detail; /* out, when opening fails; may be NULL */
 	/* Called from any thread, must not call back into the library. */
 	void (*log)(void *ctx, enum emdb_log_level level, const char *message);
@@ -373,6 +376,37 @@ EMDB_API void emdb_flush_async(emdb_db *db, void (*done)(void *ctx, emdb_err err
 /* Saves the index, so that the next open need not replay the journal. */
 EMDB_API EMDB_CHECKED emdb_err emdb_checkpoint(emdb_db *db);
 
+/*
+ * Compaction.  Deleted and overwritten data take room in the journal until
+ * the segment they are in is compacted: what still counts in it is copied to
+ * the journal's end, then the segment goes.  That happens by itself in the
+ * background (options compact_percent and compact_rate); this call does it now.
+ */
+struct emdb_compact_progress {
+	uint64_t segments, segments_done; /* those to be compacted */
+	uint64_t total_bytes, done_bytes; /* their length, and how much of it has been looked at */
+	uint64_t copied_bytes;            /* what had to be written again */
+	uint64_t freed_bytes;             /* given back to the host */
+};
+struct emdb_compact_options {
+	size_t size;               /* sizeof(struct emdb_compact_options) */
+	uint32_t min_dead_percent; /* leave segments of which less is dead; 0: a few percent */
+	uint64_t bytes_per_second; /* of copying; 0: no limit */
+	/* Called now and then from the calling thread, without locks; false: stop. */
+	bool (*progress)(void *ctx, const struct emdb_compact_progress *p);
+	void *ctx;
+};
+/*
+ * Compacts what is worth it, oldest segments first.  Others read and write
+ * meanwhile.  Room for one segment must be there, or less if less of each counts.
+ * A segment whose bytes somebody is reading right now goes a little later,
+ * after return.  opts and ret_done may be NULL; ret_done is also set on errors.
+ * Errors: CANCELLED (progress said so), CORRUPT or IO (a damaged segment stays;
+ * the others were done), NO_SPACE, READ_ONLY, FAILED, NOMEM, INVAL.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_compact(emdb_db *db, const struct emdb_compact_options *opts,
+					    struct emdb_compact_progress *ret_done);
+
 #define EMDB_GROUP_BUCKETS 12
 struct emdb_stats {
 	uint64_t records;    /* keys, all namespaces */
@@ -385,7 +419,8 @@ struct emdb_stats {
 	uint64_t journal_bytes;      /* written frames */
 	uint64_t preallocated_bytes; /* on disk, not yet written */
 	uint64_t live_bytes;         /* frames that still count */
-	uint64_t dead_bytes;         /* what compaction could free */
+	uint64_t dead_bytes;         /* the others */
+	uint64_t reclaimable_bytes;  /* what compaction would free now */
 	uint64_t index_bytes;        /* memory of the indexes */
 	uint64_t tail_lsn;
 	uint64_t durable_lsn;
@@ -399,7 +434,9 @@ struct emdb_stats {
 	uint64_t torn_bytes;                     /* cut from the end at open */
 	uint64_t compactions;                    /* segments reclaimed since open */
 	uint64_t compacted_bytes;                /* frames copied by compaction since open */
-	uint64_t checkpoint_lsn;                 /* replay would start here */
+	uint64_t compact_done_bytes,
+		compact_total_bytes; /* of the segment being compacted; 0: none */
+	uint64_t checkpoint_lsn;     /* replay would start here */
 	uint64_t fs_total_bytes, fs_free_bytes, fs_avail_bytes; /* the host's file system */
 	bool io_uring;
 	bool read_only;

@@ -120,7 +120,7 @@ static const struct {
 	[REC_DEL] = { REC_F_NS | REC_F_KEY | REC_F_TIME, REC_F_ID | REC_F_ORIGIN | REC_F_FLAGS },
 	[REC_NS] = { REC_F_NS | REC_F_KEY | REC_F_TIME | REC_F_META,
 		     REC_F_TIMES | REC_F_ID | REC_F_XATTRS | REC_F_ORIGIN | REC_F_TTLDEF |
-			    REC_F_FLAGS },
+			     REC_F_FLAGS },
 	[REC_LINK] = { REC_F_NS | REC_F_KEY | REC_F_TIME | REC_F_ID, REC_F_ORIGIN },
 	[REC_INODE] = { REC_F_TIME | REC_F_META | REC_F_ID | REC_F_SIZE,
 			REC_F_TIMES | REC_F_EXPIRES | REC_F_XATTRS | REC_F_ORIGIN | REC_F_RDEV |
@@ -133,8 +133,7 @@ static const struct {
 			REC_F_ORIGIN },
 	[REC_DROP] = { REC_F_NS | REC_F_KEY | REC_F_TIME | REC_F_ID, REC_F_ORIGIN },
 	[REC_CLEAR] = { REC_F_TIME | REC_F_ID, REC_F_ORIGIN },
-	[REC_MOVE] = { REC_F_VALUE | REC_F_ID | REC_F_OFF | REC_F_LEN | REC_F_ORIGIN,
-		       REC_F_SIZE },
+	[REC_MOVE] = { REC_F_VALUE | REC_F_ID | REC_F_OFF | REC_F_LEN | REC_F_ORIGIN, REC_F_SIZE },
 };
 
 size_t fmt_rec_head_max(const struct rec *r)

@@ -156,12 +156,16 @@ uint32_t journal_size_pinned(struct journal *j, uint64_t ref);
 /* The segment that holds an LSN; NULL: none. */
 struct segment *journal_segment_pinned(struct journal *j, uint64_t lsn);
 
+/* Was the segment that held an LSN retired?  Not so when it should be there and is not. */
+bool journal_retired_pinned(struct journal *j, uint64_t lsn);
+
 /* ---- Segments and manifest ---- */
 
 struct journal_seg_info {
 	uint64_t id;
-	uint64_t len;  /* bytes written, header included */
-	uint64_t live; /* as the store counted with segment_live_add() */
+	uint64_t len;   /* bytes written, header included */
+	uint64_t live;  /* as the store counted with segment_live_add() */
+	uint64_t tombs; /* and with segment_tomb_add() */
 	bool sealed;
 };
 /* Ascending; fills up to max, returns how many there are. */

@@ -191,6 +191,18 @@ emdb_err journal_manifest_get(struct journal *j, struct manifest *ret)
 
 /* ---- Looking ---------------------------------------------------------- */
 
+bool journal_retired_pinned(struct journal *j, uint64_t lsn)
+{
+	bool listed;
+
+	if (journal_segment_pinned(j, lsn))
+		return false;
+	mutex_lock(&j->manifest_lock);
+	listed = manifest_find(&j->manifest, lsn >> j->env.shift) != NULL;
+	mutex_unlock(&j->manifest_lock);
+	return !listed;
+}
+
 /* Bytes of s in use. */
 static uint64_t used_len(const struct journal *j, const struct segment *s)
 {
@@ -218,6 +230,7 @@ size_t journal_segments(struct journal *j, struct journal_seg_info *ret, size_t 
 				.id = s->id,
 				.len = used_len(j, s),
 				.live = segment_live(s),
+				.tombs = atomic_load_explicit(&s->tombs, memory_order_relaxed),
 				.sealed = segment_state(s) == SEGMENT_SEALED,
 			};
 		n++;

@@ -429,26 +429,43 @@ void objtab_sweep_big(emdb_db *db, bool (*fn)(void *ctx, uint64_t id, struct big
 	epoch_unpin(&db->epoch, pin);
 }
 
-emdb_err objtab_big_ids(emdb_db *db, size_t shard, struct buf *ret)
+emdb_err objtab_list(emdb_db *db, size_t shard, bool (*want)(void *ctx, const struct obj_view *v),
+		     void *ctx, struct buf *ret)
 {
 	struct objtab_shard *const s = &db->objs[shard];
 	emdb_err err = EMDB_OK;
-	size_t want;
+	size_t room;
 
 	/* No memory is taken under the lock. */
 	mutex_lock(&s->lock);
-	while ((want = s->count * sizeof(uint64_t)) > ret->cap - ret->len) {
+	while ((room = s->count * sizeof(uint64_t)) > ret->cap - ret->len) {
 		mutex_unlock(&s->lock);
-		if (buf_reserve(ret, want))
+		if (buf_reserve(ret, room))
 			return EMDB_ERR_NOMEM;
 		mutex_lock(&s->lock);
 	}
-	for (size_t k = 0; k < s->nslots; k++)
-		for (const struct obj *o = s->slots[k]; o; o = o->next)
-			if (o->big && buf_append(ret, &o->id, sizeof(o->id)))
+	for (size_t k = 0; k < s->nslots; k++) {
+		for (const struct obj *o = s->slots[k]; o; o = o->next) {
+			const struct obj_view v = { o->ns,   o->hash, o->ref,
+						    o->refs, o->big,  o->orphan };
+
+			if (want(ctx, &v) && buf_append(ret, &o->id, sizeof(o->id)))
 				err = EMDB_ERR_NOMEM;
+		}
+	}
 	mutex_unlock(&s->lock);
 	return err;
+}
+
+static bool is_big(void *ctx, const struct obj_view *v)
+{
+	(void)ctx;
+	return v->big != NULL;
+}
+
+emdb_err objtab_big_ids(emdb_db *db, size_t shard, struct buf *ret)
+{
+	return objtab_list(db, shard, is_big, NULL, ret);
 }
 
 static uint64_t big_memory(struct big *big)

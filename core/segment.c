@@ -90,6 +90,11 @@ void segment_live_set(struct segment *s, uint64_t live)
 	atomic_store_explicit(&s->live, (int64_t)live, memory_order_relaxed);
 }
 
+void segment_tomb_add(struct segment *s, uint32_t bytes)
+{
+	atomic_fetch_add_explicit(&s->tombs, bytes, memory_order_relaxed);
+}
+
 static struct segment *segment_new(const struct segment_env *env, uint64_t id)
 {
 	struct segment *const s = base_calloc(1, sizeof(*s));

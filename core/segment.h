@@ -29,5 +29,7 @@ void segment_live_add(struct segment *s, int64_t delta);
 uint64_t segment_live(const struct segment *s);
 /* Opening only: nobody else is there. */
 void segment_live_set(struct segment *s, uint64_t live);
+/* Counts bytes of frames that only say what is gone; atomic. */
+void segment_tomb_add(struct segment *s, uint32_t bytes);
 
 #endif

@@ -30,6 +30,7 @@ struct segment {
 	_Atomic(uint64_t)
 		len; /* frames end at or before here; while active: the capacity; atomic */
 	_Atomic(int64_t) live;   /* atomic */
+	_Atomic(uint64_t) tombs; /* atomic */
 	_Atomic(uint32_t) refs;  /* atomic */
 	_Atomic(uint32_t) state; /* enum segment_state; changed under the journal's segment lock */
 };

@@ -156,6 +156,8 @@ struct emdb_db {
 	struct hidx nstab;  /* mixed id -> struct ns * */
 	struct hidx shared; /* mixed ref -> id of an object with extents in another one's record */
 	struct ns *root;    /* immutable after open */
+	struct compactor *compact; /* immutable after open; NULL: read-only */
+	_Atomic(uint64_t) victim;  /* segment being emptied, 0: none; atomic */
 	struct objtab_shard objs[STORE_SHARDS];
 	struct mutex ttl_lock;
 	struct ttl_heap ttl;           /* guarded by ttl_lock */
@@ -330,6 +332,9 @@ struct big *objtab_big(emdb_db *db, uint64_t id);
 void objtab_unbig(emdb_db *db, uint64_t id, uint64_t ns, uint64_t hash, uint64_t ref);
 /* A big object has no name left: freed, or kept for its references. */
 void objtab_nameless(emdb_db *db, uint64_t id);
+/* Appends to ret the ids of the rows of one shard that want() wants; NOMEM. */
+emdb_err objtab_list(emdb_db *db, size_t shard, bool (*want)(void *ctx, const struct obj_view *v),
+		     void *ctx, struct buf *ret);
 /* Calls fn for each row that has a big; fn returns true to have it freed. */
 void objtab_sweep_big(emdb_db *db, bool (*fn)(void *ctx, uint64_t id, struct big *big), void *ctx);
 /* Appends the ids of the big objects of one shard. */
@@ -476,6 +481,11 @@ int64_t node_rearmed(emdb_db *db, uint64_t ns_id, int64_t expires_ms);
 
 /* Removes what a crash left of snapshots that were being made or removed. */
 void snapshot_tidy(emdb_db *db);
+
+/* ---- Compaction (compact.c) ---------------------------------------------------- */
+
+/* An object has got bytes that lie in db->victim. */
+void compact_note_extent(emdb_db *db, uint64_t id);
 
 /* ---- Expiry (expire.c) ------------------------------------------------------ */
 
