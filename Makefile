@@ -66,7 +66,8 @@ BENCH_LIBS ?=
 objs	= $(patsubst %.c,$(O)/%.o,$(1))
 CORE_SRCS ?= $(wildcard core/*.c)
 CORE	:= $(call objs,$(CORE_SRCS))
-FUSE	:= $(call objs,$(wildcard fuse/*.c))
+# What both ends of the control socket share is in tools/.
+FUSE	:= $(call objs,$(wildcard fuse/*.c) tools/ctl_proto.c tools/install.c)
 TOOLS	:= $(call objs,$(wildcard tools/*.c))
 PROGS	:= $(if $(wildcard fuse/main.c),$(BIN)/emdbfs) $(if $(TOOLS),$(BIN)/emdb)
 LIBS	:= $(BIN)/libemdb.a $(BIN)/libemdb.so.$(SOVERSION)
@@ -82,6 +83,8 @@ SOURCES	= $(wildcard $(addsuffix /*.[ch],core fuse tools tools/bench tests/unit 
 # Files outside core/ that a test, fuzz target or bench links as well: EXTRA_<name>.
 EXTRA_test_names := $(wildcard fuse/names.c)
 EXTRA_fuzz_names := $(wildcard fuse/names.c)
+EXTRA_test_control := tools/ctl_proto.c
+EXTRA_fuzz_control := tools/ctl_proto.c
 extra	= $(call objs,$(EXTRA_$(notdir $(1))))
 
 all: $(LIBS) $(PROGS)

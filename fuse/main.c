@@ -13,6 +13,7 @@
 #include <time.h>
 
 #include "core/emdb.h"
+#include "fuse/control.h"
 #include "fuse/daemon.h"
 #include "fuse/fs.h"
 #include "fuse/log.h"
@@ -48,6 +49,7 @@ struct mount {
 	struct fs fs;
 	struct session session;
 	struct signals signals;
+	struct control *control; /* NULL: nobody can talk to us */
 };
 
 /* mount(8) knows fewer reasons. */
@@ -177,6 +179,18 @@ static void *starter_main(void *arg)
 	return NULL;
 }
 
+/*
+ * Nobody signals us or talks to us any more; then the mount goes.  Closing the
+ * device ends the starter's question, should nobody have answered it.
+ */
+static void leave(struct mount *m)
+{
+	signals_stop(&m->signals);
+	control_stop(m->control);
+	m->control = NULL;
+	session_close(&m->session);
+}
+
 /* The mount is ready when it has answered; who asks cannot be the one who answers. */
 static int serve(struct mount *m)
 {
@@ -186,15 +200,12 @@ static int serve(struct mount *m)
 
 	if (err != 0) {
 		log_error("cannot start a thread: %s", strerror(err));
-		signals_stop(&m->signals);
-		session_close(&m->session);
+		leave(m);
 		return EXIT_FAILED;
 	}
 	ok = session_loop(&m->session);
 	daemon_stopping();
-	/* Closing the device ends the starter's question, should nobody have answered it. */
-	signals_stop(&m->signals);
-	session_close(&m->session);
+	leave(m);
 	(void)pthread_join(starter, NULL);
 	return ok ? EXIT_DONE : EXIT_FAILED;
 }
@@ -206,11 +217,13 @@ static int mount_store(struct mount *m)
 	signals_enter(&m->signals, SIGNALS_MOUNTING);
 	ok = session_open(&m->session, &m->fs, m->paths->store, m->paths->mountpoint);
 	if (ok) {
+		/* Who only reads shares the store: others can open it themselves. */
+		if (!m->options->read_only)
+			m->control = control_start(&m->fs, m->paths->store, m->paths->mountpoint);
 		signals_enter(&m->signals, SIGNALS_SERVING);
 		return serve(m);
 	}
-	signals_stop(&m->signals);
-	session_close(&m->session);
+	leave(m);
 	return EXIT_FAILED;
 }
 
