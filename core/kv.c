@@ -462,24 +462,45 @@ emdb_err emdb_contains(emdb_db *db, uint64_t ns, const void *key, size_t key_len
 	return EMDB_OK;
 }
 
+/* The entries that have not expired, where what has cannot be removed. */
+static uint64_t count_live_pinned(emdb_db *db, const struct ns *ns)
+{
+	struct hidx_slot slots[STORE_WALK];
+	uint64_t hash = 0, count = 0;
+	uint32_t tie = 0;
+	size_t n;
+
+	while ((n = hidx_walk_pinned(&ns->idx, hash, tie, slots, STORE_WALK)) != 0) {
+		for (size_t i = 0; i < n; i++) {
+			struct entry e;
+
+			/* A damaged one is there, as far as anybody knows. */
+			count += !(slots[i].value & (REF_EXPIRES | REF_SPECIAL)) ||
+				 entry_read_pinned(db, slots[i].hash, slots[i].value, false, &e) !=
+					 EMDB_ERR_NOT_FOUND;
+		}
+		hash = slots[n - 1].hash;
+		tie = slots[n - 1].tie + 1;
+	}
+	return count;
+}
+
 emdb_err emdb_count(emdb_db *db, uint64_t ns_id, uint64_t *ret_count)
 {
+	bool swept = false;
 	unsigned int pin;
 	struct ns *ns;
-	emdb_err err;
 
 	/* What is due goes first, so that the number of slots is the answer. */
-	if (!db->read_only && !atomic_load_explicit(&db->failed, memory_order_relaxed)) {
+	if (!db_writable(db)) {
 		uint64_t removed;
 
-		err = expire_step(db, UINT64_MAX, &removed);
-		if (err)
-			return err;
+		swept = expire_step(db, UINT64_MAX, &removed) == EMDB_OK;
 	}
 	pin = epoch_pin(&db->epoch);
 	ns = ns_find_pinned(db, ns_id);
 	if (ns)
-		*ret_count = hidx_count(&ns->idx);
+		*ret_count = swept ? hidx_count(&ns->idx) : count_live_pinned(db, ns);
 	epoch_unpin(&db->epoch, pin);
 	return ns ? EMDB_OK : EMDB_ERR_NOT_FOUND;
 }
@@ -843,7 +864,8 @@ static emdb_err iter_read_pinned(emdb_iter *it, const struct hidx_slot *s, struc
 	if (journal_segment_pinned(it->db->j, ref_lsn(s->value)))
 		return entry_read_pinned(it->db, s->hash, s->value, false, ret);
 	ns = ns_find_pinned(it->db, it->ns);
-	n = ns ? min_size(hidx_find_pinned(&ns->idx, s->hash, now, ARRAY_SIZE(now)), ARRAY_SIZE(now))
+	n = ns ? min_size(hidx_find_pinned(&ns->idx, s->hash, now, ARRAY_SIZE(now)),
+			  ARRAY_SIZE(now))
 	       : 0;
 	/* With several of one hash and some gone: the next best is one of those that were there. */
 	if (n == 0)
