@@ -74,18 +74,24 @@ struct model {
 	uint32_t nids;
 	uint64_t ids[M_IDS]; /* every id there ever was */
 	char op[128];        /* what is being done, for the report */
+	bool frozen;         /* a snapshot, or open read-only: nothing is swept */
 	bool trace;
 };
 
 static struct model *m;
+static struct model *m_live; /* m, unless a snapshot is being looked at */
+
+/* What the store was when a snapshot was made. */
+#define M_SNAPS 2
+static struct model *m_snaps[M_SNAPS];
 
 /* ---- Time ---- */
 
 int clock_gettime(clockid_t id, struct timespec *ts)
 {
-	if (id != CLOCK_REALTIME || !m)
+	if (id != CLOCK_REALTIME || !m_live)
 		return (int)syscall(SYS_clock_gettime, id, ts);
-	*ts = (struct timespec){ m->now_ns / 1000000000, m->now_ns % 1000000000 };
+	*ts = (struct timespec){ m_live->now_ns / 1000000000, m_live->now_ns % 1000000000 };
 	return 0;
 }
 
@@ -312,6 +318,25 @@ static void m_restart(void)
 	}
 }
 
+/* Everything but the ids that were used and what of the objects nobody can see. */
+static void m_copy(struct model *to, const struct model *from)
+{
+	to->now_ns = from->now_ns;
+	to->ops = from->ops;
+	to->rnd = from->rnd;
+	memcpy(to->nss, from->nss, sizeof(to->nss));
+	memcpy(to->entries, from->entries, sizeof(to->entries));
+	memcpy(to->op, from->op, sizeof(to->op));
+	for (int i = 0; i < M_OBJS; i++) {
+		const struct m_obj *const o = &from->objs[i];
+		struct m_obj *const p = &to->objs[i];
+
+		m_resize(p, 0);
+		memcpy(p, o, offsetof(struct m_obj, data));
+		memcpy(p->data, o->data, o->size);
+	}
+}
+
 /* Is `ns` the namespace `above` or somewhere in it? */
 static bool m_is_below(int ns, int above)
 {
@@ -320,15 +345,23 @@ static bool m_is_below(int ns, int above)
 	return ns == above;
 }
 
+static void m_map(struct model **p)
+{
+	if (*p) {
+		CHECK_OK(madvise(*p, sizeof(**p), MADV_REMOVE));
+		return;
+	}
+	*p = mmap(NULL, sizeof(**p), PROT_READ | PROT_WRITE,
+		  MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	CHECK(*p != MAP_FAILED);
+}
+
 static void m_init(uint64_t seed)
 {
-	if (!m) {
-		m = mmap(NULL, sizeof(*m), PROT_READ | PROT_WRITE,
-			 MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-		CHECK(m != MAP_FAILED);
-	} else {
-		CHECK_OK(madvise(m, sizeof(*m), MADV_REMOVE));
-	}
+	m_map(&m);
+	for (int i = 0; i < M_SNAPS; i++)
+		m_map(&m_snaps[i]);
+	m_live = m;
 	m->now_ns = 1700000000000000000;
 	m->rnd = seed;
 	m->trace = getenv("TRACE") != NULL;

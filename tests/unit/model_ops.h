@@ -940,6 +940,38 @@ static void op_durable(void)
 	OK(chance(50) ? emdb_flush(db) : emdb_checkpoint(db));
 }
 
+/* Makes one in place of an older one, or looks into one. */
+static void op_snapshot(void)
+{
+	const int i = (int)below(M_SNAPS);
+	const char name[] = { 's', (char)('0' + i), 0 };
+	const bool there = m_snaps[i]->nss[0].used;
+	emdb_db *snap;
+
+	if (!dir)
+		return;
+	if (!there || chance(30)) {
+		DOING("snapshot %s", name);
+		if (there)
+			OK(emdb_snapshot_delete(db, name));
+		OK(emdb_snapshot_create(db, name, NULL));
+		m_copy(m_snaps[i], m);
+		m_snaps[i]->frozen = true;
+		return;
+	}
+	DOING("look into snapshot %s", name);
+	OK(emdb_snapshot_open(db, name, NULL, &snap));
+	m = m_snaps[i];
+	DOING("look into snapshot %s", name);
+	m_restart();
+	check_all(snap);
+	want_err(emdb_put(snap, EMDB_ROOT, "x", 1, "y", 1, 0), EMDB_ERR_READ_ONLY,
+		 "put into a snapshot");
+	want_u64((uint64_t)emdb_now_ms(snap), (uint64_t)m_now_ms(), "the snapshot's clock");
+	m = m_live;
+	OK(emdb_close(snap));
+}
+
 static void op_check(void)
 {
 	DOING("check all");
@@ -951,13 +983,13 @@ static const struct {
 	void (*fn)(void);
 	unsigned int weight;
 } ops[] = {
-	{ op_put, 20 },   { op_get, 6 },     { op_remove, 6 },     { op_put_many, 3 },
-	{ op_clear, 1 },  { op_ttl_set, 5 }, { op_sweep, 2 },      { op_ns_defaults, 2 },
-	{ op_write, 20 }, { op_setattr, 9 }, { op_fallocate, 4 },  { op_ns_create, 4 },
-	{ op_seek, 3 },   { op_ns_drop, 2 }, { op_copy_range, 4 }, { op_create, 8 },
-	{ op_xattr, 8 },  { op_unlink, 7 },  { op_link, 4 },       { op_rename, 12 },
-	{ op_time, 6 },   { op_readdir, 2 }, { op_forget, 3 },     { op_durable, 1 },
-	{ op_check, 3 },
+	{ op_put, 20 },   { op_get, 6 },      { op_remove, 6 },     { op_put_many, 3 },
+	{ op_clear, 1 },  { op_ttl_set, 5 },  { op_sweep, 2 },      { op_ns_defaults, 2 },
+	{ op_write, 20 }, { op_setattr, 9 },  { op_fallocate, 4 },  { op_ns_create, 4 },
+	{ op_seek, 3 },   { op_ns_drop, 2 },  { op_copy_range, 4 }, { op_create, 8 },
+	{ op_xattr, 8 },  { op_unlink, 7 },   { op_link, 4 },       { op_rename, 12 },
+	{ op_time, 6 },   { op_readdir, 2 },  { op_forget, 3 },     { op_durable, 1 },
+	{ op_check, 3 },  { op_snapshot, 1 },
 };
 
 static void one_op(void)

@@ -25,11 +25,11 @@ static unsigned int run_length(void)
 	return env ? (unsigned int)strtoul(env, NULL, 0) : OPS_DEFAULT;
 }
 
-static void store_open(void)
+static void store_open(unsigned int flags)
 {
 	struct emdb_detail detail = { .text = "" };
 	struct emdb_options opts = { .size = sizeof(opts),
-				     .flags = EMDB_OPEN_CREATE,
+				     .flags = flags,
 				     .segment_bytes = EMDB_SEGMENT_MIN,
 				     .sweep_interval_ms = chance(50) ? 1 : -1,
 				     .commit_interval_s = -1,
@@ -107,6 +107,18 @@ static void damage_checkpoints(void)
 	globfree(&g);
 }
 
+/* Reading alone: the same contents, and nothing goes. */
+static void check_read_only(void)
+{
+	DOING("open read-only");
+	store_open(EMDB_OPEN_READ_ONLY);
+	m->frozen = true;
+	check_all(db);
+	m->frozen = false;
+	want_err(emdb_clear(db, EMDB_ROOT), EMDB_ERR_READ_ONLY, "clear of a read-only store");
+	store_close();
+}
+
 static void begin(bool memory)
 {
 	static char path[PATH_MAX + 8];
@@ -119,7 +131,7 @@ static void begin(bool memory)
 		dir = path;
 	}
 	DOING("first open");
-	store_open();
+	store_open(EMDB_OPEN_CREATE);
 }
 
 TEST(test_model__in_memory)
@@ -149,7 +161,9 @@ TEST(test_model__restarts)
 			check_disk();
 		if (chance(20))
 			damage_checkpoints();
-		store_open();
+		if (chance(20))
+			check_read_only();
+		store_open(EMDB_OPEN_CREATE);
 		check_all(db);
 	}
 	store_close();
@@ -171,7 +185,7 @@ TEST(test_model__deaths)
 		CHECK(pid >= 0);
 		if (pid == 0) {
 			DOING("open in a child");
-			store_open();
+			store_open(EMDB_OPEN_CREATE);
 			check_all(db);
 			for (unsigned int i = 0; i < steps; i++)
 				one_op();
@@ -185,9 +199,11 @@ TEST(test_model__deaths)
 			check_disk();
 		if (chance(20))
 			damage_checkpoints();
+		if (chance(20))
+			check_read_only();
 		if (chance(30)) {
 			DOING("open after death");
-			store_open();
+			store_open(EMDB_OPEN_CREATE);
 			check_all(db);
 			store_close();
 		}
