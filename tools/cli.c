@@ -4,6 +4,7 @@
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -123,15 +124,25 @@ void cli_holder_text(const struct emdb_lock_info *info, char *buf, size_t size)
 		(void)snprintf(buf + n, size - n, " (version %s)", info->version);
 }
 
-static int fail_open(const struct cli *cli, const char *path, emdb_err err, const char *detail)
+static int fail_locked(const struct cli *cli, const char *path)
 {
+	char *const dir = store_directory(path);
 	struct emdb_lock_info info;
 	char holder[512];
+	emdb_err err;
 
-	if (err == EMDB_ERR_LOCKED && !emdb_lock_holder(path, &info)) {
-		cli_holder_text(&info, holder, sizeof(holder));
-		return cli_fail(cli, CLI_LOCKED, "%s: the store is in use by %s", path, holder);
-	}
+	err = dir ? emdb_lock_holder(dir, &info) : EMDB_ERR_NOMEM;
+	free(dir);
+	if (err)
+		return cli_fail_err(cli, EMDB_ERR_LOCKED, path);
+	cli_holder_text(&info, holder, sizeof(holder));
+	return cli_fail(cli, CLI_LOCKED, "%s: the store is in use by %s", path, holder);
+}
+
+static int fail_open(const struct cli *cli, const char *path, emdb_err err, const char *detail)
+{
+	if (err == EMDB_ERR_LOCKED)
+		return fail_locked(cli, path);
 	if (err == EMDB_ERR_DAMAGED)
 		return cli_fail(cli, CLI_FAILED, "%s: %s: %s (see: emdb check, ls --salvage)", path,
 				emdb_strerror(err), detail);
@@ -141,7 +152,7 @@ static int fail_open(const struct cli *cli, const char *path, emdb_err err, cons
 	return cli_fail_err(cli, err, path);
 }
 
-int cli_open(const struct cli *cli, const char *path, unsigned int flags, emdb_db **ret_db)
+int cli_open(const struct cli *cli, const char *path, unsigned int flags, struct store **ret_store)
 {
 	struct emdb_detail detail = { .text = "" };
 	const struct emdb_options options = {
@@ -152,23 +163,28 @@ int cli_open(const struct cli *cli, const char *path, unsigned int flags, emdb_d
 		.sweep_interval_ms = -1,
 		.detail = &detail,
 	};
-	const emdb_err err = emdb_open(path, &options, ret_db);
+	const emdb_err err = store_open(path, &options, ret_store);
 
 	return err ? fail_open(cli, path, err, detail.text) : CLI_OK;
 }
 
 int cli_open_read(const struct cli *cli, const struct cli_args *args, const char *path,
-		  emdb_db **ret_db)
+		  struct store **ret_store)
 {
 	const unsigned int salvage = args_has(args, OPT_SALVAGE) ? EMDB_OPEN_SALVAGE : 0;
 
-	return cli_open(cli, path, EMDB_OPEN_READ_ONLY | salvage, ret_db);
+	return cli_open(cli, path, EMDB_OPEN_READ_ONLY | salvage, ret_store);
 }
 
-int cli_close(const struct cli *cli, const char *path, emdb_db *db, int code)
+int cli_close(const struct cli *cli, const char *path, struct store *store, int code)
 {
-	const emdb_err err = emdb_close(db);
+	const char *const remark = store_remark(store);
+	emdb_err err;
 
+	/* It was printed what failed, not why. */
+	if (code != CLI_OK && *remark)
+		cli_warn(cli, "%s: %s", path, remark);
+	err = store_close(store);
 	return err && code == CLI_OK ? cli_fail_err(cli, err, path) : code;
 }
 
@@ -201,7 +217,7 @@ const struct path_name *cli_last(const struct path *path)
 	return &path->names[path->count - 1];
 }
 
-emdb_err cli_parent(emdb_db *db, const struct path *path, bool create, uint64_t *ret_ns)
+emdb_err cli_parent(struct store *store, const struct path *path, bool create, uint64_t *ret_ns)
 {
-	return path_walk(db, path, path->count - 1, create, ret_ns);
+	return path_walk(store, path, path->count - 1, create, ret_ns);
 }

@@ -15,6 +15,7 @@
 #include "core/emdb.h"
 #include "tools/out.h"
 #include "tools/path.h"
+#include "tools/store.h"
 
 /* Fixed for ever; any other number is a failure too. */
 enum cli_exit {
@@ -86,15 +87,16 @@ int cli_fail_err(const struct cli *cli, emdb_err err, const char *what);
 /* ---- The store ---- */
 
 /*
- * Opens the store at path; flags as emdb_options.flags.  Returns CLI_OK or,
- * with the message printed, the exit code.  A store in use names its holder.
+ * Opens the store at path, or asks the daemon that serves it; path may also be
+ * where it is mounted.  flags as emdb_options.flags.  Returns CLI_OK or, with
+ * the message printed, the exit code.  A store in use names its holder.
  */
-int cli_open(const struct cli *cli, const char *path, unsigned int flags, emdb_db **ret_db);
+int cli_open(const struct cli *cli, const char *path, unsigned int flags, struct store **ret_store);
 /* Opens it for reading, as the option OPT_SALVAGE says. */
 int cli_open_read(const struct cli *cli, const struct cli_args *args, const char *path,
-		  emdb_db **ret_db);
+		  struct store **ret_store);
 /* Closes it; returns code, or a failure when code was CLI_OK and closing failed. */
-int cli_close(const struct cli *cli, const char *path, emdb_db *db, int code);
+int cli_close(const struct cli *cli, const char *path, struct store *store, int code);
 /* "process 12 on host since when", what is known of it. */
 void cli_holder_text(const struct emdb_lock_info *info, char *buf, size_t size);
 
@@ -120,7 +122,7 @@ int cli_path(const struct cli *cli, const struct cli_args *args, const char *tex
 int cli_name_path(const struct cli *cli, const struct cli_args *args, const char *text,
 		  struct path *ret_path);
 /* The namespace of the path's last name; with create, missing ones are made. */
-emdb_err cli_parent(emdb_db *db, const struct path *path, bool create, uint64_t *ret_ns);
+emdb_err cli_parent(struct store *store, const struct path *path, bool create, uint64_t *ret_ns);
 /* The last name of a path that is not the root. */
 const struct path_name *cli_last(const struct path *path);
 

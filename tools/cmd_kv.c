@@ -13,7 +13,7 @@
 #define OPT_TTL OPT_LONG_ONLY
 
 /* Stores argv[2], or standard input, under the path. */
-static emdb_err put_value(emdb_db *db, const struct cli_args *args, const struct path *path,
+static emdb_err put_value(struct store *store, const struct cli_args *args, const struct path *path,
 			  int64_t expires_ms, int *ret_errno)
 {
 	const struct path_name *const key = cli_last(path);
@@ -22,15 +22,15 @@ static emdb_err put_value(emdb_db *db, const struct cli_args *args, const struct
 	emdb_err err;
 
 	*ret_errno = 0;
-	err = cli_parent(db, path, args_has(args, 'p'), &ns);
+	err = cli_parent(store, path, args_has(args, 'p'), &ns);
 	if (err)
 		return err;
 	if (strcmp(value, "-") == 0)
-		return value_put_fd(db, ns, key->p, key->n, STDIN_FILENO, expires_ms, ret_errno);
-	return emdb_put(db, ns, key->p, key->n, value, strlen(value), expires_ms);
+		return value_put_fd(store, ns, key->p, key->n, STDIN_FILENO, expires_ms, ret_errno);
+	return store_put(store, ns, key->p, key->n, value, strlen(value), expires_ms);
 }
 
-static int put_open(const struct cli *cli, emdb_db *db, const struct cli_args *args,
+static int put_open(const struct cli *cli, struct store *store, const struct cli_args *args,
 		    const struct path *path)
 {
 	const char *const ttl = args_value(args, OPT_TTL);
@@ -39,10 +39,10 @@ static int put_open(const struct cli *cli, emdb_db *db, const struct cli_args *a
 	int input_errno = 0;
 	emdb_err err;
 
-	if (ttl && emdb_ttl_parse(ttl, strlen(ttl), emdb_now_ms(db), 0, &expires_ms))
+	if (ttl && emdb_ttl_parse(ttl, strlen(ttl), store_now_ms(store), 0, &expires_ms))
 		return cli_fail(cli, CLI_USAGE, "%s: not a time to live (see: emdb ttl --help)",
 				ttl);
-	err = put_value(db, args, path, expires_ms, &input_errno);
+	err = put_value(store, args, path, expires_ms, &input_errno);
 	if (input_errno)
 		return cli_fail(cli, CLI_FAILED, "standard input: %s", strerror(input_errno));
 	if (err == EMDB_ERR_NOT_FOUND)
@@ -54,15 +54,15 @@ static int put_open(const struct cli *cli, emdb_db *db, const struct cli_args *a
 static int run_put(struct cli *cli, const struct cli_args *args)
 {
 	struct path path = PATH_INIT;
-	emdb_db *db = NULL;
+	struct store *store = NULL;
 	int code;
 
 	code = cli_name_path(cli, args, args->argv[1], &path);
 	if (code)
 		return code;
-	code = cli_open(cli, args->argv[0], 0, &db);
+	code = cli_open(cli, args->argv[0], 0, &store);
 	if (!code)
-		code = cli_close(cli, args->argv[0], db, put_open(cli, db, args, &path));
+		code = cli_close(cli, args->argv[0], store, put_open(cli, store, args, &path));
 	path_release(&path);
 	return code;
 }
@@ -89,30 +89,32 @@ const struct cli_command cmd_put = {
 
 /* ---- get ---- */
 
-static int get_open(const struct cli *cli, emdb_db *db, const struct path *path, const char *name)
+static int get_open(const struct cli *cli, struct store *store, const struct path *path,
+		    const char *name)
 {
 	const struct path_name *const key = cli_last(path);
 	uint64_t ns = 0;
 	emdb_err err;
 
-	err = cli_parent(db, path, false, &ns);
+	err = cli_parent(store, path, false, &ns);
 	if (!err)
-		err = value_get(db, ns, key->p, key->n, cli->out);
+		err = value_get(store, ns, key->p, key->n, cli->out);
 	return err ? cli_fail_err(cli, err, name) : CLI_OK;
 }
 
 static int run_get(struct cli *cli, const struct cli_args *args)
 {
 	struct path path = PATH_INIT;
-	emdb_db *db = NULL;
+	struct store *store = NULL;
 	int code;
 
 	code = cli_name_path(cli, args, args->argv[1], &path);
 	if (code)
 		return code;
-	code = cli_open_read(cli, args, args->argv[0], &db);
+	code = cli_open_read(cli, args, args->argv[0], &store);
 	if (!code)
-		code = cli_close(cli, args->argv[0], db, get_open(cli, db, &path, args->argv[1]));
+		code = cli_close(cli, args->argv[0], store,
+				 get_open(cli, store, &path, args->argv[1]));
 	path_release(&path);
 	return code;
 }
@@ -136,7 +138,7 @@ const struct cli_command cmd_get = {
 
 /* ---- del ---- */
 
-static int del_one(const struct cli *cli, emdb_db *db, const struct cli_args *args,
+static int del_one(const struct cli *cli, struct store *store, const struct cli_args *args,
 		   const char *name)
 {
 	struct path path = PATH_INIT;
@@ -147,9 +149,9 @@ static int del_one(const struct cli *cli, emdb_db *db, const struct cli_args *ar
 	code = cli_name_path(cli, args, name, &path);
 	if (code)
 		return code;
-	err = cli_parent(db, &path, false, &ns);
+	err = cli_parent(store, &path, false, &ns);
 	if (!err)
-		err = emdb_remove(db, ns, cli_last(&path)->p, cli_last(&path)->n, NULL, NULL);
+		err = store_remove(store, ns, cli_last(&path)->p, cli_last(&path)->n);
 	path_release(&path);
 	if (!err || (err == EMDB_ERR_NOT_FOUND && args_has(args, 'f')))
 		return CLI_OK;
@@ -162,15 +164,15 @@ static int del_one(const struct cli *cli, emdb_db *db, const struct cli_args *ar
 
 static int run_del(struct cli *cli, const struct cli_args *args)
 {
-	const char *const store = args->argv[0];
+	const char *const where = args->argv[0];
 	int i, failed = 0, code, last = CLI_OK;
-	emdb_db *db = NULL;
+	struct store *store = NULL;
 
-	code = cli_open(cli, store, 0, &db);
+	code = cli_open(cli, where, 0, &store);
 	if (code)
 		return code;
 	for (i = 1; i < args->argc; i++) {
-		code = del_one(cli, db, args, args->argv[i]);
+		code = del_one(cli, store, args, args->argv[i]);
 		if (code) {
 			failed++;
 			last = code;
@@ -178,7 +180,7 @@ static int run_del(struct cli *cli, const struct cli_args *args)
 	}
 	if (failed && failed < args->argc - 1)
 		last = CLI_PARTIAL;
-	return cli_close(cli, store, db, last);
+	return cli_close(cli, where, store, last);
 }
 
 static const struct cli_opt del_opts[] = {

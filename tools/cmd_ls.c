@@ -28,7 +28,7 @@ struct ls_todo {
 struct ls {
 	struct cli *cli;
 	const char *text; /* the path as the user wrote it */
-	emdb_db *db;
+	struct store *store;
 	bool is_long, exact, escaped, recursive, unsorted;
 	/* Entries of the namespace being listed. */
 	struct ls_item *items;
@@ -245,7 +245,7 @@ static void print_columns(const struct ls *ls, const struct ls_item *item)
 		(void)snprintf(expires, sizeof(expires), "@%" PRId64 ".%03d",
 			       attr->expires_ms / 1000, (int)(attr->expires_ms % 1000));
 	else if (!item->damaged && attr->expires_ms)
-		(void)text_span(attr->expires_ms - emdb_now_ms(ls->db), expires);
+		(void)text_span(attr->expires_ms - store_now_ms(ls->store), expires);
 	if (ls->exact)
 		out_printf(ls->cli->out, "%s\t%s\t%s\t%s\t", type_name(item), size, expires, when);
 	else
@@ -308,7 +308,7 @@ static int list_namespace(struct ls *ls, uint64_t id, const char *prefix)
 	ls->next_pos = 0;
 	do {
 		ls->more = false;
-		err = emdb_node_readdir(ls->db, id, ls->next_pos, 0, on_entry, ls);
+		err = store_readdir(ls->store, id, ls->next_pos, on_entry, ls);
 		if (!err && ls->nomem)
 			err = EMDB_ERR_NOMEM;
 		if (err)
@@ -341,16 +341,15 @@ static int list_key(struct ls *ls, const struct path *path, const char *prefix)
 	emdb_err err;
 	int code;
 
-	err = cli_parent(ls->db, path, false, &ns);
+	err = cli_parent(ls->store, path, false, &ns);
 	if (!err)
-		err = emdb_node_lookup(ls->db, ns, name->p, name->n, &attr);
+		err = store_lookup(ls->store, ns, name->p, name->n, &attr);
 	if (err)
 		return cli_fail_err(ls->cli, err, ls->text);
 	if (add_item(ls, name->p, name->n, &attr))
 		code = print_items(ls, prefix);
 	else
 		code = cli_fail_err(ls->cli, EMDB_ERR_NOMEM, ls->text);
-	emdb_node_forget(ls->db, attr.id, 1);
 	clear_items(ls);
 	return code;
 }
@@ -362,7 +361,7 @@ static int ls_open(struct ls *ls, const struct path *path)
 	emdb_err err;
 	int code;
 
-	err = path_walk(ls->db, path, path->count, false, &ns);
+	err = path_walk(ls->store, path, path->count, false, &ns);
 	if (err && err != EMDB_ERR_NOT_NS)
 		return cli_fail_err(ls->cli, err, ls->text);
 	prefix = path_escape_prefix(path, path->count - (err ? 1 : 0));
@@ -403,12 +402,12 @@ static int run_ls(struct cli *cli, const struct cli_args *args)
 	code = cli_path(cli, args, ls.text, &path);
 	if (code)
 		return code;
-	code = cli_open_read(cli, args, args->argv[0], &ls.db);
+	code = cli_open_read(cli, args, args->argv[0], &ls.store);
 	if (!code) {
 		code = ls_open(&ls, &path);
 		if (!code && ls.damaged)
 			code = cli_fail(cli, CLI_FAILED, "some entries are damaged");
-		code = cli_close(cli, args->argv[0], ls.db, code);
+		code = cli_close(cli, args->argv[0], ls.store, code);
 	}
 	ls_release(&ls);
 	path_release(&path);

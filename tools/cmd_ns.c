@@ -4,16 +4,16 @@
 
 #include "tools/cli.h"
 
-typedef emdb_err (*ns_action)(emdb_db *db, const struct path *path, bool flag);
+typedef emdb_err (*ns_action)(struct store *store, const struct path *path, bool flag);
 
 /* Does the action for each PATH; flag is the option with the letter `key`. */
 static int for_each_path(struct cli *cli, const struct cli_args *args, int key, ns_action action)
 {
-	const char *const store = args->argv[0];
+	const char *const where = args->argv[0];
 	int i, code, failed = 0, last = CLI_OK;
-	emdb_db *db = NULL;
+	struct store *store = NULL;
 
-	code = cli_open(cli, store, 0, &db);
+	code = cli_open(cli, where, 0, &store);
 	if (code)
 		return code;
 	for (i = 1; i < args->argc; i++) {
@@ -22,7 +22,7 @@ static int for_each_path(struct cli *cli, const struct cli_args *args, int key, 
 
 		code = cli_name_path(cli, args, args->argv[i], &path);
 		if (!code) {
-			err = action(db, &path, args_has(args, key));
+			err = action(store, &path, args_has(args, key));
 			path_release(&path);
 			if (err) {
 				cli_warn(cli, "%s: %s", args->argv[i], emdb_strerror(err));
@@ -36,22 +36,22 @@ static int for_each_path(struct cli *cli, const struct cli_args *args, int key, 
 	}
 	if (failed && failed < args->argc - 1)
 		last = CLI_PARTIAL;
-	return cli_close(cli, store, db, last);
+	return cli_close(cli, where, store, last);
 }
 
 /* ---- mkns ---- */
 
-static emdb_err make_ns(emdb_db *db, const struct path *path, bool parents)
+static emdb_err make_ns(struct store *store, const struct path *path, bool parents)
 {
 	uint64_t ns = 0, made;
 	emdb_err err;
 
 	if (parents)
-		return path_walk(db, path, path->count, true, &made);
-	err = cli_parent(db, path, false, &ns);
+		return path_walk(store, path, path->count, true, &made);
+	err = cli_parent(store, path, false, &ns);
 	if (err)
 		return err;
-	return emdb_ns_create(db, ns, cli_last(path)->p, cli_last(path)->n, &made);
+	return store_ns_create(store, ns, cli_last(path)->p, cli_last(path)->n, &made);
 }
 
 static int run_mkns(struct cli *cli, const struct cli_args *args)
@@ -78,15 +78,15 @@ const struct cli_command cmd_mkns = {
 
 /* ---- rmns ---- */
 
-static emdb_err remove_ns(emdb_db *db, const struct path *path, bool recursive)
+static emdb_err remove_ns(struct store *store, const struct path *path, bool recursive)
 {
 	uint64_t ns = 0;
 	emdb_err err;
 
-	err = cli_parent(db, path, false, &ns);
+	err = cli_parent(store, path, false, &ns);
 	if (err)
 		return err;
-	return emdb_ns_drop(db, ns, cli_last(path)->p, cli_last(path)->n, recursive);
+	return store_ns_drop(store, ns, cli_last(path)->p, cli_last(path)->n, recursive);
 }
 
 static int run_rmns(struct cli *cli, const struct cli_args *args)

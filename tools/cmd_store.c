@@ -4,9 +4,11 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "tools/cli.h"
+#include "tools/served.h"
 #include "tools/text.h"
 
 /* ---- init ---- */
@@ -64,7 +66,8 @@ static int run_init(struct cli *cli, const struct cli_args *args)
 	if (err)
 		return cli_fail(cli, CLI_FAILED, "%s: %s%s%s", path, emdb_strerror(err),
 				detail.text[0] ? ": " : "", detail.text);
-	return cli_close(cli, path, db, CLI_OK);
+	err = emdb_close(db);
+	return err ? cli_fail_err(cli, err, path) : CLI_OK;
 }
 
 static const struct cli_opt init_opts[] = {
@@ -128,12 +131,12 @@ static uint64_t stat_value(const struct emdb_stats *stats, const struct stat_lin
 	return v;
 }
 
-static void uuid_text(emdb_db *db, char buf[37])
+static void uuid_text(const struct store *store, char buf[37])
 {
 	uint8_t u[16];
 	size_t i, n = 0;
 
-	emdb_uuid(db, u);
+	store_uuid(store, u);
 	for (i = 0; i < sizeof(u); i++) {
 		if (i == 4 || i == 6 || i == 8 || i == 10)
 			buf[n++] = '-';
@@ -141,6 +144,7 @@ static void uuid_text(emdb_db *db, char buf[37])
 	}
 }
 
+/* The object is left open. */
 static void stat_json(struct out *out, const char *uuid, const struct emdb_stats *stats)
 {
 	bool first = true;
@@ -151,7 +155,6 @@ static void stat_json(struct out *out, const char *uuid, const struct emdb_stats
 	for (i = 0; i < sizeof(stat_lines) / sizeof(*stat_lines); i++)
 		out_json_u64(out, &first, stat_lines[i].name, stat_value(stats, &stat_lines[i]));
 	out_json_bool(out, &first, "damaged", stats->damaged);
-	out_str(out, "}\n");
 }
 
 static void stat_text(struct out *out, const char *uuid, const struct emdb_stats *stats)
@@ -177,27 +180,38 @@ static void stat_text(struct out *out, const char *uuid, const struct emdb_stats
 		out_str(out, "the journal is damaged (see: emdb check)\n");
 }
 
+static int stat_open(const struct cli *cli, struct store *store, const char *path)
+{
+	struct emdb_stats stats;
+	char uuid[37];
+	emdb_err err;
+
+	err = store_stats(store, &stats);
+	if (err)
+		return cli_fail_err(cli, err, path);
+	uuid_text(store, uuid);
+	(cli->json ? stat_json : stat_text)(cli->out, uuid, &stats);
+	if (store_served_by(store)) {
+		err = served_print(cli, store, &stats);
+		if (err)
+			return cli_fail_err(cli, err, path);
+	}
+	if (cli->json)
+		out_str(cli->out, "}\n");
+	return CLI_OK;
+}
+
 static int run_stat(struct cli *cli, const struct cli_args *args)
 {
 	const char *const path = args->argv[0];
-	struct emdb_stats stats;
-	char uuid[37];
-	emdb_db *db = NULL;
-	emdb_err err;
+	struct store *store = NULL;
 	int code;
 
 	cli->json = args_has(args, 'j');
-	code = cli_open_read(cli, args, path, &db);
+	code = cli_open_read(cli, args, path, &store);
 	if (code)
 		return code;
-	err = emdb_stats_get(db, &stats);
-	if (err) {
-		code = cli_fail_err(cli, err, path);
-	} else {
-		uuid_text(db, uuid);
-		(cli->json ? stat_json : stat_text)(cli->out, uuid, &stats);
-	}
-	return cli_close(cli, path, db, code);
+	return cli_close(cli, path, store, stat_open(cli, store, path));
 }
 
 static const struct cli_opt stat_opts[] = {
@@ -221,20 +235,20 @@ const struct cli_command cmd_stat = {
 static int run_sweep(struct cli *cli, const struct cli_args *args)
 {
 	const char *const path = args->argv[0];
+	struct store *store = NULL;
 	uint64_t removed = 0;
-	emdb_db *db = NULL;
 	emdb_err err;
 	int code;
 
-	code = cli_open(cli, path, 0, &db);
+	code = cli_open(cli, path, 0, &store);
 	if (code)
 		return code;
-	err = emdb_sweep(db, &removed);
+	err = store_sweep(store, &removed);
 	if (err)
 		code = cli_fail_err(cli, err, path);
 	else
 		out_printf(cli->out, "%" PRIu64 "\n", removed);
-	return cli_close(cli, path, db, code);
+	return cli_close(cli, path, store, code);
 }
 
 static const struct cli_opt sweep_opts[] = {
@@ -315,13 +329,18 @@ static int lock_break(const struct cli *cli, const char *path)
 static int run_lock(struct cli *cli, const struct cli_args *args)
 {
 	const char *const action = args->argc > 1 ? args->argv[1] : "show";
+	char *dir;
+	int code;
 
 	cli->json = args_has(args, 'j');
-	if (strcmp(action, "show") == 0)
-		return lock_show(cli, args->argv[0]);
-	if (strcmp(action, "break") == 0)
-		return lock_break(cli, args->argv[0]);
-	return cli_fail(cli, CLI_USAGE, "unknown action %s: show or break", action);
+	if (strcmp(action, "show") != 0 && strcmp(action, "break") != 0)
+		return cli_fail(cli, CLI_USAGE, "unknown action %s: show or break", action);
+	dir = store_directory(args->argv[0]);
+	if (!dir)
+		return cli_fail_err(cli, EMDB_ERR_NOMEM, args->argv[0]);
+	code = (strcmp(action, "show") == 0 ? lock_show : lock_break)(cli, dir);
+	free(dir);
+	return code;
 }
 
 static const struct cli_opt lock_opts[] = {
@@ -397,9 +416,8 @@ static void check_summary(const struct check *check, const struct emdb_check_rep
 	out_str(out, "}\n");
 }
 
-static int run_check(struct cli *cli, const struct cli_args *args)
+static int check_store(struct cli *cli, const struct cli_args *args, const char *path)
 {
-	const char *const path = args->argv[0];
 	struct check check = { .cli = cli, .quiet = args_has(args, 'q') };
 	struct emdb_check_report report = { .frames = 0 };
 	struct emdb_lock_info info;
@@ -416,6 +434,18 @@ static int run_check(struct cli *cli, const struct cli_args *args)
 		return cli_fail_err(cli, err, path);
 	check_summary(&check, &report);
 	return err ? CLI_CHECK : CLI_OK;
+}
+
+static int run_check(struct cli *cli, const struct cli_args *args)
+{
+	char *const dir = store_directory(args->argv[0]);
+	int code;
+
+	if (!dir)
+		return cli_fail_err(cli, EMDB_ERR_NOMEM, args->argv[0]);
+	code = check_store(cli, args, dir);
+	free(dir);
+	return code;
 }
 
 static const struct cli_opt check_opts[] = {

@@ -14,7 +14,7 @@
 
 /* Where the key is, found. */
 struct ttl_key {
-	emdb_db *db;
+	struct store *store;
 	uint64_t ns;
 	const struct path_name *name;
 	const char *text; /* as the user wrote the path */
@@ -52,10 +52,10 @@ static int key_get(const struct cli *cli, const struct ttl_key *key)
 	int64_t expires_ms = 0, left_ms;
 	emdb_err err;
 
-	err = emdb_ttl_get(key->db, key->ns, key->name->p, key->name->n, &expires_ms);
+	err = store_ttl_get(key->store, key->ns, key->name->p, key->name->n, &expires_ms);
 	if (err)
 		return cli_fail_err(cli, err, key->text);
-	left_ms = expires_ms - emdb_now_ms(key->db);
+	left_ms = expires_ms - store_now_ms(key->store);
 	print_ttl(cli, left_ms > 0 ? left_ms : 1, expires_ms);
 	return CLI_OK;
 }
@@ -83,25 +83,25 @@ static int key_set(const struct cli *cli, const struct cli_args *args, const str
 	int64_t old_ms = 0, new_ms = 0;
 	emdb_err err;
 
-	err = emdb_ttl_get(key->db, key->ns, key->name->p, key->name->n, &old_ms);
+	err = store_ttl_get(key->store, key->ns, key->name->p, key->name->n, &old_ms);
 	if (err)
 		return cli_fail_err(cli, err, key->text);
-	if (emdb_ttl_parse(text, strlen(text), emdb_now_ms(key->db), old_ms, &new_ms))
+	if (emdb_ttl_parse(text, strlen(text), store_now_ms(key->store), old_ms, &new_ms))
 		return cli_fail(cli, CLI_USAGE, "%s: not a time to live (see: emdb ttl --help)",
 				text);
 	if (!condition_holds(args, old_ms, new_ms))
 		return cli_fail(cli, CLI_FAILED, "%s: not changed: the condition does not hold",
 				key->text);
-	err = emdb_ttl_set(key->db, key->ns, key->name->p, key->name->n, new_ms);
+	err = store_ttl_set(key->store, key->ns, key->name->p, key->name->n, new_ms);
 	return err ? cli_fail_err(cli, err, key->text) : CLI_OK;
 }
 
-static int on_key(const struct cli *cli, const struct cli_args *args, emdb_db *db,
+static int on_key(const struct cli *cli, const struct cli_args *args, struct store *store,
 		  const struct path *path)
 {
 	const char *const action = args->argv[0];
-	struct ttl_key key = { .db = db, .name = cli_last(path), .text = args->argv[2] };
-	const emdb_err err = cli_parent(db, path, false, &key.ns);
+	struct ttl_key key = { .store = store, .name = cli_last(path), .text = args->argv[2] };
+	const emdb_err err = cli_parent(store, path, false, &key.ns);
 
 	if (err)
 		return cli_fail_err(cli, err, key.text);
@@ -124,7 +124,7 @@ static void print_default(const struct cli *cli, int64_t default_ms)
 		out_str(cli->out, "none\n");
 }
 
-static int on_namespace(const struct cli *cli, const struct cli_args *args, emdb_db *db,
+static int on_namespace(const struct cli *cli, const struct cli_args *args, struct store *store,
 			const struct path *path)
 {
 	const char *const action = args->argv[0];
@@ -133,18 +133,18 @@ static int on_namespace(const struct cli *cli, const struct cli_args *args, emdb
 	uint64_t ns = 0;
 	emdb_err err;
 
-	err = path_walk(db, path, path->count, false, &ns);
+	err = path_walk(store, path, path->count, false, &ns);
 	if (err)
 		return cli_fail_err(cli, err, args->argv[2]);
 	if (strcmp(action, "get") == 0) {
-		err = emdb_ns_ttl_get(db, ns, &default_ms);
+		err = store_ns_ttl_get(store, ns, &default_ms);
 		if (!err)
 			print_default(cli, default_ms);
 	} else {
 		if (emdb_duration_parse(value, strlen(value), &default_ms))
 			return cli_fail(cli, CLI_USAGE,
 					"%s: not a duration, for instance 7d or none", value);
-		err = emdb_ns_ttl_set(db, ns, default_ms);
+		err = store_ns_ttl_set(store, ns, default_ms);
 	}
 	return err ? cli_fail_err(cli, err, args->argv[2]) : CLI_OK;
 }
@@ -183,7 +183,7 @@ static int run_ttl(struct cli *cli, const struct cli_args *args)
 	const bool is_get = strcmp(args->argv[0], "get") == 0;
 	const bool is_default = args_has(args, OPT_DEFAULT);
 	struct path path = PATH_INIT;
-	emdb_db *db = NULL;
+	struct store *store = NULL;
 	int code;
 
 	cli->json = args_has(args, 'j');
@@ -191,10 +191,10 @@ static int run_ttl(struct cli *cli, const struct cli_args *args)
 	if (!code)
 		code = (is_default ? cli_path : cli_name_path)(cli, args, args->argv[2], &path);
 	if (!code)
-		code = cli_open(cli, args->argv[1], is_get ? EMDB_OPEN_READ_ONLY : 0, &db);
-	if (db)
-		code = cli_close(cli, args->argv[1], db,
-				 (is_default ? on_namespace : on_key)(cli, args, db, &path));
+		code = cli_open(cli, args->argv[1], is_get ? EMDB_OPEN_READ_ONLY : 0, &store);
+	if (store)
+		code = cli_close(cli, args->argv[1], store,
+				 (is_default ? on_namespace : on_key)(cli, args, store, &path));
 	path_release(&path);
 	return code;
 }

@@ -103,6 +103,9 @@ emdb_err ctl_call(struct ctl *ctl, const struct ctl_msg *request, struct ctl_msg
 	ctl->remark[0] = '\0';
 	if (ctl->lost)
 		return EMDB_ERR_IO;
+	/* All but the data of WRITE begins with a key or name. */
+	if (request->op != CTL_WRITE && request->str[0].n > EMDB_KEY_MAX)
+		return EMDB_ERR_KEY_TOO_LONG;
 	if (!ctl_encode(&ctl->out, CTL_REQUEST, request))
 		return EMDB_ERR_NOMEM;
 	/* A daemon that ends the connection may have said why before. */
@@ -157,6 +160,9 @@ static emdb_err say_hello(struct ctl *ctl)
 	struct ctl_msg answer;
 	const emdb_err err = ctl_call(ctl, &hello, &answer);
 
+	/* It hung up on us: it is about to leave. */
+	if (err == EMDB_ERR_IO && ctl->lost)
+		return EMDB_ERR_NOT_FOUND;
 	if (err)
 		return err;
 	if (answer.str[0].n != sizeof(ctl->uuid))
@@ -230,12 +236,16 @@ static void unescape(char *s)
 	*to = '\0';
 }
 
+/* A mount that is wholly one of ours: where it is, and its store. */
+struct mount {
+	const char *path, *source; /* source is NULL for mounts of others */
+};
+
 /*
  * A line is: id, parent, device, root, mountpoint, options, optional fields,
- * "-", type, source, super options.  True: something is mounted at the path;
- * *ret_source is its source if it is ours, and all of it, else NULL.
+ * "-", type, source, super options.
  */
-static bool read_mount(char *line, const char *path, const char **ret_source)
+static bool read_mount(char *line, struct mount *ret)
 {
 	char *rest = NULL, *field = strtok_r(line, " \n", &rest);
 	const char *type;
@@ -250,44 +260,67 @@ static bool read_mount(char *line, const char *path, const char **ret_source)
 	if (!field)
 		return false;
 	unescape(field);
-	if (strcmp(field, path) != 0)
-		return false;
+	ret->path = field;
 	while (field && strcmp(field, "-") != 0)
 		field = strtok_r(NULL, " \n", &rest);
 	type = strtok_r(NULL, " \n", &rest);
 	source = strtok_r(NULL, " \n", &rest);
 	if (source)
 		unescape(source);
-	*ret_source = whole && type && source && strcmp(type, MOUNT_TYPE) == 0 ? source : NULL;
+	ret->source = whole && type && source && strcmp(type, MOUNT_TYPE) == 0 ? source : NULL;
 	return true;
 }
 
-/* The last one mounted at an absolute path counts. */
-static char *find_mount(const char *path)
+/* Both absolute; the last mount at a path counts. */
+static char *find_store(FILE *f, const char *path)
 {
-	FILE *const f = fopen("/proc/self/mountinfo", "re");
 	char *line = NULL, *found = NULL;
-	const char *source;
+	struct mount m;
 	size_t size = 0;
 
-	if (!f)
-		return NULL;
 	while (getline(&line, &size, f) != -1) {
-		if (!read_mount(line, path, &source))
+		if (!read_mount(line, &m) || strcmp(m.path, path) != 0)
 			continue;
 		free(found);
-		found = source ? strdup(source) : NULL;
+		found = m.source ? strdup(m.source) : NULL;
 	}
 	free(line);
-	(void)fclose(f);
+	return found;
+}
+
+static bool find_mount(FILE *f, const char *store)
+{
+	char *line = NULL;
+	bool found = false;
+	struct mount m;
+	size_t size = 0;
+
+	while (!found && getline(&line, &size, f) != -1)
+		found = read_mount(line, &m) && m.source && strcmp(m.source, store) == 0;
+	free(line);
 	return found;
 }
 
 char *ctl_store_of_mount(const char *path)
 {
+	FILE *const f = fopen("/proc/self/mountinfo", "re");
 	char *const real = realpath(path, NULL);
-	char *const found = real ? find_mount(real) : NULL;
+	char *const found = f && real ? find_store(f, real) : NULL;
 
 	free(real);
+	if (f)
+		(void)fclose(f);
+	return found;
+}
+
+bool ctl_is_mounted(const char *store)
+{
+	FILE *const f = fopen("/proc/self/mountinfo", "re");
+	char *const real = realpath(store, NULL);
+	const bool found = f && real && find_mount(f, real);
+
+	free(real);
+	if (f)
+		(void)fclose(f);
 	return found;
 }

@@ -43,5 +43,7 @@ emdb_err ctl_call(struct ctl *ctl, const struct ctl_msg *request, struct ctl_msg
  * free().  NULL: nothing of ours is mounted there.
  */
 char *ctl_store_of_mount(const char *path);
+/* True if the store in this directory is mounted, as far as this process can see. */
+bool ctl_is_mounted(const char *store);
 
 #endif

@@ -106,7 +106,8 @@ const char *path_strerror(enum path_err err)
 	return "unknown error";
 }
 
-emdb_err path_walk(emdb_db *db, const struct path *path, size_t n, bool create, uint64_t *ret_ns)
+emdb_err path_walk(struct store *store, const struct path *path, size_t n, bool create,
+		   uint64_t *ret_ns)
 {
 	uint64_t ns = EMDB_ROOT;
 	emdb_err err;
@@ -116,9 +117,9 @@ emdb_err path_walk(emdb_db *db, const struct path *path, size_t n, bool create, 
 		const struct path_name *const name = &path->names[i];
 		uint64_t next = 0;
 
-		err = emdb_ns_open(db, ns, name->p, name->n, &next);
+		err = store_ns_open(store, ns, name->p, name->n, &next);
 		if (err == EMDB_ERR_NOT_FOUND && create)
-			err = emdb_ns_create(db, ns, name->p, name->n, &next);
+			err = store_ns_create(store, ns, name->p, name->n, &next);
 		if (err)
 			return err;
 		ns = next;

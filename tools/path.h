@@ -21,6 +21,7 @@
 
 #include "core/emdb.h"
 #include "tools/out.h"
+#include "tools/store.h"
 
 struct path_name {
 	const char *p; /* in path.buf */
@@ -54,7 +55,8 @@ const char *path_strerror(enum path_err err);
  * Finds the namespace that the first n names lead to; with create those that
  * are missing are made.  Errors: those of emdb_ns_open() and emdb_ns_create().
  */
-emdb_err path_walk(emdb_db *db, const struct path *path, size_t n, bool create, uint64_t *ret_ns);
+emdb_err path_walk(struct store *store, const struct path *path, size_t n, bool create,
+		   uint64_t *ret_ns);
 
 /* Bytes that one byte of a name can become. */
 #define PATH_ESCAPE_MAX 3

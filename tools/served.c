@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/served.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+
+struct served {
+	const struct cli *cli;
+	bool first; /* no counter was printed yet */
+};
+
+/* The time within which that share of the requests was answered, us; an upper bound. */
+static uint64_t quantile_us(const struct store_counter *c, unsigned int percent)
+{
+	uint64_t seen = 0, total = 0, wanted;
+	size_t i;
+
+	for (i = 0; i < c->bucket_count; i++)
+		total += c->buckets[i];
+	wanted = total - total / 100 * (100 - percent) - total % 100 * (100 - percent) / 100;
+	for (i = 0; i < c->bucket_count; i++) {
+		seen += c->buckets[i];
+		if (seen >= wanted)
+			break;
+	}
+	return UINT64_C(1) << (i < 63 ? i : 63);
+}
+
+static uint64_t mean_ns(const struct store_counter *c)
+{
+	return c->calls ? c->ns_total / c->calls : 0;
+}
+
+/* ---- JSON ---- */
+
+static void counter_json(void *ctx, const struct store_counter *c)
+{
+	struct served *const served = ctx;
+	struct out *const out = served->cli->out;
+	size_t i, used = c->bucket_count;
+	bool first = true;
+
+	if (!c->calls)
+		return;
+	while (used && !c->buckets[used - 1])
+		used--;
+	out_str(out, served->first ? "" : ",");
+	served->first = false;
+	out_json_string(out, c->name, c->name_len);
+	out_str(out, ":{");
+	out_json_u64(out, &first, "calls", c->calls);
+	out_json_u64(out, &first, "mean_ns", mean_ns(c));
+	out_json_u64(out, &first, "p50_us", quantile_us(c, 50));
+	out_json_u64(out, &first, "p99_us", quantile_us(c, 99));
+	out_json_name(out, &first, "histogram");
+	out_str(out, "[");
+	for (i = 0; i < used; i++)
+		out_printf(out, "%s%" PRIu64, i ? "," : "", c->buckets[i]);
+	out_str(out, "]}");
+}
+
+static emdb_err print_json(const struct cli *cli, struct store *store,
+			   const struct emdb_stats *stats)
+{
+	struct served served = { .cli = cli, .first = true };
+	struct out *const out = cli->out;
+	bool first = true;
+	emdb_err err;
+	size_t i;
+
+	out_str(out, ",\"served\":{");
+	out_json_i64(out, &first, "pid", store_served_by(store));
+	out_json_u64(out, &first, "appends", stats->appends);
+	out_json_u64(out, &first, "flushes", stats->flushes);
+	out_json_u64(out, &first, "syncs", stats->syncs);
+	out_json_u64(out, &first, "expired", stats->expired);
+	out_json_name(out, &first, "sync_groups");
+	out_str(out, "[");
+	for (i = 0; i < EMDB_GROUP_BUCKETS; i++)
+		out_printf(out, "%s%" PRIu64, i ? "," : "", stats->group_size[i]);
+	out_str(out, "]");
+	out_json_name(out, &first, "requests");
+	out_str(out, "{");
+	err = store_counters(store, counter_json, &served);
+	out_str(out, "}}");
+	return err;
+}
+
+/* ---- Text ---- */
+
+static void counter_text(void *ctx, const struct store_counter *c)
+{
+	struct served *const served = ctx;
+	char name[25];
+
+	if (!c->calls)
+		return;
+	if (served->first)
+		out_printf(served->cli->out, "%-26s %12s %10s %8s %8s\n", "requests", "calls",
+			   "mean us", "p50 us", "p99 us");
+	served->first = false;
+	(void)snprintf(name, sizeof(name), "%.*s", (int)c->name_len, c->name);
+	out_printf(served->cli->out,
+		   "  %-24s %12" PRIu64 " %8" PRIu64 ".%01u %8" PRIu64 " %8" PRIu64 "\n", name,
+		   c->calls, mean_ns(c) / 1000, (unsigned int)(mean_ns(c) % 1000 / 100),
+		   quantile_us(c, 50), quantile_us(c, 99));
+}
+
+static emdb_err print_text(const struct cli *cli, struct store *store,
+			   const struct emdb_stats *stats)
+{
+	struct served served = { .cli = cli, .first = true };
+	struct out *const out = cli->out;
+	size_t i, used = EMDB_GROUP_BUCKETS;
+
+	while (used && !stats->group_size[used - 1])
+		used--;
+	out_printf(out, "%-26s %" PRId64 "\n", "served by process", store_served_by(store));
+	out_printf(out, "%-26s %" PRIu64 "\n", "frames written", stats->appends);
+	out_printf(out, "%-26s %" PRIu64 "\n", "expired", stats->expired);
+	out_printf(out, "%-26s %" PRIu64 "\n", "flushes", stats->flushes);
+	out_printf(out, "%-26s %" PRIu64 "\n", "syncs", stats->syncs);
+	if (used)
+		out_printf(out, "%-26s", "  for 1, 2, 4, 8.. flushes");
+	for (i = 0; i < used; i++)
+		out_printf(out, " %" PRIu64, stats->group_size[i]);
+	out_str(out, used ? "\n" : "");
+	return store_counters(store, counter_text, &served);
+}
+
+emdb_err served_print(const struct cli *cli, struct store *store, const struct emdb_stats *stats)
+{
+	return (cli->json ? print_json : print_text)(cli, store, stats);
+}
