@@ -308,7 +308,8 @@ TEST(test_golden__superblock)
 				 .uid = 1000,
 				 .gid = 100,
 				 .created_ns = TIME,
-				 .frozen_ms = 1700000000999 };
+				 .frozen_ms = 1700000000999,
+				 .snap_number = 3 };
 	struct buf b = golden("superblock");
 	uint8_t p[FMT_SUPER_SIZE];
 	struct superblock got;
