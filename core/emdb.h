@@ -520,6 +520,71 @@ EMDB_API EMDB_CHECKED emdb_err emdb_snapshot_open(emdb_db *db, const char *name,
 						  const struct emdb_options *opts,
 						  emdb_db **ret_snapshot);
 
+/* ---- Backup, restore, rollback ------------------------------------------ */
+
+/* Bytes done and in all; returns false to stop: CANCELLED.  Called from the caller's thread. */
+typedef bool (*emdb_progress_fn)(void *ctx, uint64_t done, uint64_t total);
+
+/* emdb_backup_options.flags */
+#define EMDB_BACKUP_COPY 0x1u /* share nothing with the source: neither reflinks nor links */
+
+/* Every field's zero is its default; size is sizeof(struct emdb_backup_options). */
+struct emdb_backup_options {
+	size_t size;
+	unsigned int flags;
+	emdb_progress_fn progress; /* may be NULL */
+	void *progress_ctx;
+	struct emdb_detail *detail; /* out, when it fails; may be NULL */
+};
+
+struct emdb_backup_report {
+	bool incremental;   /* the target was an earlier backup */
+	int64_t created_ns; /* the moment that the backup holds */
+	uint64_t lsn;       /* it holds every record below */
+	uint64_t segments;  /* in the backup */
+	uint64_t bytes;     /* in them */
+	uint64_t copied;    /* segments that were copied, each frame checked */
+	uint64_t shared;    /* that share their bytes with the source */
+	uint64_t copied_bytes;
+};
+
+/*
+ * Writes the store as it is now to the directory `target`: a store of its own
+ * that opens read-only, its clock standing still, like a snapshot.  db is open
+ * for writing (others go on working meanwhile), or is a snapshot or a backup
+ * itself.  The target is absent or empty, and then appears complete or not at
+ * all; or it is an earlier backup of the same store: then only segments that it does not have
+ * are brought there, and at every moment it is the one or the other
+ * state.  Bytes are shared (reflinks, else hard links) when both are on one file system.
+ * opts and ret_report may be NULL.  Errors, the target being left as it was: INVAL (the
+ * target lies in a store), NOT_STORE (the target is something else), EXISTS (another store's
+ * backup, or a live store), CONFLICT (the backup is of another history of the
+ * store: one of them was rolled back or restored), LOCKED (the target is in use), CANCELLED,
+ * CORRUPT (a source segment does not check out), READ_ONLY, NO_SPACE, IO, PERM, NOMEM, UNSUPPORTED.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_backup(emdb_db *db, const char *target,
+					   const struct emdb_backup_options *opts,
+					   struct emdb_backup_report *ret_report);
+/*
+ * Makes a live store at `target`, absent or empty, out of a backup or a
+ * snapshot; all at once or not at all.  Time goes on in it.  Errors: NO_STORE, NOT_STORE
+ * (source: not a backup nor a snapshot) and those of emdb_backup().
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_restore(const char *source, const char *target,
+					    const struct emdb_backup_options *opts,
+					    struct emdb_backup_report *ret_report);
+
+#define EMDB_ROLLBACK_PAST_NEWER 0x1u /* also to one that is not the newest */
+/*
+ * Takes the store at path, which nobody has open, back to one of its
+ * snapshots; atomic.  What was written since is gone, unless a snapshot has it; snapshots
+ * stay as they are.  Ids are not given twice.  Errors: NOT_FOUND (no such
+ * snapshot), CONFLICT (newer snapshots exist and the flag is not set), LOCKED, NO_STORE, NOT_STORE,
+ * CORRUPT, DAMAGED (of the snapshot), NO_SPACE, IO, PERM, NOMEM.  detail may be NULL.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_rollback(const char *path, const char *name, unsigned int flags,
+					     struct emdb_detail *detail);
+
 /* ---- Objects: the store as a file system ------------------------------ */
 
 /*

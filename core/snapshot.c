@@ -10,6 +10,8 @@
  *	4 snapshots/.tmp gets links to all segments below S, a manifest that lists
  *	  just them, a superblock with the time of the cut
  *	5 all of that is synced, then renamed to snapshots/NAME: the commit point
+ * The newest checkpoint that was complete before the cut goes along: its image
+ * has nothing of S or later.  Without one the snapshot opens by replay.
  * Why step 1 comes before step 2: compaction copies a record of a segment
  * below S to behind S and retires the segment.  Without the pin the snapshot
  * would have neither.
@@ -26,13 +28,16 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "core/checkpoint.h"
 #include "core/segment_i.h"
+#include "core/snapshot.h"
 #include "core/storedir.h"
 
-#define TMP_NAME  ".tmp"
-#define DEL_NAME  ".del"
-#define LAST_NAME ".last"
-#define LAST_MAX  32u
+#define TMP_NAME    ".tmp"
+#define BACKUP_NAME ".backup-"
+#define DEL_NAME    ".del"
+#define LAST_NAME   ".last"
+#define LAST_MAX    32u
 
 /* ---- Names ------------------------------------------------------------------ */
 
@@ -85,13 +90,34 @@ static emdb_err tidy_in(struct emdb_io *io, int fd)
 	return err ? err : err2;
 }
 
+struct tidying {
+	struct emdb_io *io;
+	int fd;
+};
+
+/* io_list callback: what a backup that was interrupted left. */
+static int tidy_one(void *arg, const char *name)
+{
+	const struct tidying *const t = arg;
+
+	if (strncmp(name, BACKUP_NAME, sizeof(BACKUP_NAME) - 1) == 0)
+		return storedir_remove(t->io, t->fd, name) ? -EIO : 0;
+	return 0;
+}
+
 void snapshot_tidy(emdb_db *db)
 {
+	struct tidying t = { .io = db->io };
+	emdb_err err;
 	int fd;
 
 	if (snapshots_open(db->io, db->dirfd, false, &fd) != EMDB_OK)
 		return;
-	if (tidy_in(db->io, fd) != EMDB_OK && db->log)
+	t.fd = fd;
+	err = tidy_in(db->io, fd);
+	if (!err)
+		err = err_of_io(io_list(db->io, fd, tidy_one, &t));
+	if (err && db->log)
 		db->log(db->log_ctx, EMDB_LOG_WARN,
 			"snapshots: cannot remove what is left of an interrupted one");
 	(void)io_close(db->io, fd);
@@ -348,6 +374,14 @@ static emdb_err highest(struct emdb_io *io, int dirfd, uint64_t *ret)
 	return err;
 }
 
+/* READ_ONLY or UNSUPPORTED: no snapshot can be made or changed. */
+static emdb_err changeable(emdb_db *db)
+{
+	if (db->memory)
+		return EMDB_ERR_UNSUPPORTED;
+	return db->read_only ? EMDB_ERR_READ_ONLY : EMDB_OK;
+}
+
 /* ---- Creating --------------------------------------------------------------- */
 
 /* What a snapshot is to be. */
@@ -355,6 +389,7 @@ struct cut {
 	uint64_t lsn;
 	int64_t now_ms;
 	struct manifest m; /* what it lists */
+	struct journal_checkpoint ckpt;
 };
 
 /* Takes the moment.  Everything below cut->lsn is durable and sealed afterwards. */
@@ -364,6 +399,7 @@ static emdb_err cut_take(emdb_db *db, struct cut *cut)
 
 	if (err)
 		return err;
+	journal_checkpoint_get(db->j, &cut->ckpt);
 	rwlock_wrlock(&db->structure);
 	err = journal_roll(db->j, &cut->lsn);
 	cut->now_ms = db_now_ms(db);
@@ -432,12 +468,31 @@ static emdb_err link_segments(emdb_db *db, const struct manifest *m, int fd)
 	return err;
 }
 
+/* The checkpoint, unless it is gone: two newer ones have come since the cut. */
+static emdb_err link_checkpoint(emdb_db *db, struct cut *cut, int fd)
+{
+	char name[CHECKPOINT_NAME_SIZE];
+	int ret;
+
+	if (!cut->ckpt.number)
+		return EMDB_OK;
+	checkpoint_name(cut->ckpt.number, name);
+	ret = io_linkat(db->io, db->dirfd, name, fd, name);
+	if (ret == 0) {
+		cut->m.head.ckpt = cut->ckpt.number;
+		cut->m.head.ckpt_lsn = cut->ckpt.lsn;
+	}
+	return ret == -ENOENT ? EMDB_OK : link_error(ret);
+}
+
 /* Everything in the directory fd of the snapshot to be, durable. */
 static emdb_err fill(emdb_db *db, struct cut *cut, uint64_t number, int fd)
 {
 	struct superblock sb = db->sb;
 	emdb_err err = link_segments(db, &cut->m, fd);
 
+	if (!err)
+		err = link_checkpoint(db, cut, fd);
 	if (!err)
 		err = manifest_store(&cut->m, db->io, fd, NULL);
 	sb.frozen_ms = cut->now_ms > 0 ? cut->now_ms : 1;
@@ -515,14 +570,6 @@ static emdb_err create_locked(emdb_db *db, int fd, const char *name, struct emdb
 	return err;
 }
 
-/* READ_ONLY, FAILED or UNSUPPORTED: no snapshot can be made or changed. */
-static emdb_err changeable(emdb_db *db)
-{
-	if (db->memory)
-		return EMDB_ERR_UNSUPPORTED;
-	return db->read_only ? EMDB_ERR_READ_ONLY : EMDB_OK;
-}
-
 emdb_err emdb_snapshot_create(emdb_db *db, const char *name, struct emdb_snapshot *ret)
 {
 	emdb_err err;
@@ -541,6 +588,70 @@ emdb_err emdb_snapshot_create(emdb_db *db, const char *name, struct emdb_snapsho
 		err = create_locked(db, fd, name, ret);
 		(void)io_close(db->io, fd);
 	}
+	mutex_unlock(&db->snap_lock);
+	return err;
+}
+
+/* ---- For a backup ------------------------------------------------------------ */
+
+static emdb_err pin_locked(emdb_db *db, int fd, char name[static SNAPSHOT_PIN_SIZE])
+	EMDB_REQUIRES(&db->snap_lock);
+static emdb_err pin_locked(emdb_db *db, int fd, char name[static SNAPSHOT_PIN_SIZE])
+{
+	struct tidying t = { .io = db->io, .fd = fd };
+	emdb_err err = tidy_in(db->io, fd);
+	bool there = true;
+
+	/* What an earlier one could not remove. */
+	if (!err && !db->backups)
+		err = err_of_io(io_list(db->io, fd, tidy_one, &t));
+	for (unsigned int i = 1; !err && there; i++) {
+		(void)snprintf(name, SNAPSHOT_PIN_SIZE, BACKUP_NAME "%u", i);
+		err = look(db->io, fd, name, &there);
+	}
+	if (!err)
+		err = build(db, fd, 0);
+	if (!err)
+		err = err_of_io(io_renameat(db->io, fd, TMP_NAME, fd, name));
+	if (err)
+		(void)!storedir_remove(db->io, fd, TMP_NAME);
+	return err;
+}
+
+emdb_err snapshot_pin(emdb_db *db, char name[static SNAPSHOT_PIN_SIZE], int *ret_fd)
+{
+	emdb_err err = changeable(db);
+	int fd = -1;
+
+	if (!err)
+		err = db_writable(db);
+	if (err)
+		return err;
+	mutex_lock(&db->snap_lock);
+	err = snapshots_open(db->io, db->dirfd, true, &fd);
+	if (!err)
+		err = pin_locked(db, fd, name);
+	if (!err)
+		err = storedir_open(db->io, fd, name, ret_fd);
+	if (!err)
+		db->backups++;
+	mutex_unlock(&db->snap_lock);
+	(void)io_close(db->io, fd);
+	return err;
+}
+
+emdb_err snapshot_unpin(emdb_db *db, const char *name, int pin_fd)
+{
+	emdb_err err;
+	int fd = -1;
+
+	(void)io_close(db->io, pin_fd);
+	err = snapshots_open(db->io, db->dirfd, false, &fd);
+	if (!err)
+		err = storedir_remove(db->io, fd, name);
+	(void)io_close(db->io, fd);
+	mutex_lock(&db->snap_lock);
+	db->backups--;
 	mutex_unlock(&db->snap_lock);
 	return err;
 }

@@ -151,6 +151,7 @@ struct emdb_db {
 	struct epoch epoch;
 	struct journal *j;
 	struct mutex snap_lock; /* one snapshot is made, removed or renamed at a time */
+	unsigned int backups;   /* that run; guarded by snap_lock */
 	struct rwlock structure;
 	struct mutex stripes[STORE_STRIPES];
 	struct hidx nstab;  /* mixed id -> struct ns * */

@@ -3,6 +3,8 @@
 
 /* A store, its journal/, its snapshots/, their stores and journals. */
 #define DEPTH_MAX 4
+/* More directories in one another than a path can name. */
+#define PARENTS_MAX 4096
 
 emdb_err storedir_open(struct emdb_io *io, int dirfd, const char *name, int *ret_fd)
 {
@@ -68,6 +70,64 @@ static emdb_err remove_dir(struct emdb_io *io, int dirfd, const char *name, unsi
 emdb_err storedir_remove(struct emdb_io *io, int dirfd, const char *name)
 {
 	return remove_dir(io, dirfd, name, 0);
+}
+
+emdb_err storedir_lock(struct emdb_io *io, int dirfd, bool exclusive, bool make, int *ret_fd)
+{
+	int fd, ret;
+
+	ret = io_openat(io, dirfd, STOREDIR_LOCK, (make ? O_RDWR | O_CREAT : O_RDONLY) | O_NOFOLLOW,
+			0600, &fd);
+	if (ret == -ENOENT && !make) {
+		*ret_fd = -1;
+		return EMDB_OK;
+	}
+	if (ret)
+		return err_of_io(ret);
+	ret = io_flock(io, fd, exclusive, true);
+	if (ret) {
+		(void)io_close(io, fd);
+		return ret == -EWOULDBLOCK ? EMDB_ERR_LOCKED : err_of_io(ret);
+	}
+	*ret_fd = fd;
+	return EMDB_OK;
+}
+
+emdb_err storedir_outside(struct emdb_io *io, int fd)
+{
+	struct io_stat here, above;
+	emdb_err err = EMDB_OK;
+	int at = -1, up, ret;
+
+	for (unsigned int i = 0; i < PARENTS_MAX; i++) {
+		const int dir = at == -1 ? fd : at;
+		struct superblock sb;
+
+		err = storedir_super_read(io, dir, &sb);
+		/* Damaged or newer, it is one. */
+		if (err == EMDB_OK || err == EMDB_ERR_CORRUPT || err == EMDB_ERR_VERSION) {
+			err = EMDB_ERR_INVAL;
+			break;
+		}
+		err = EMDB_OK;
+		ret = io_fstat(io, dir, &here);
+		if (ret == 0)
+			ret = io_openat(io, dir, "..", O_RDONLY | O_DIRECTORY, 0, &up);
+		if (ret) {
+			/* What may not be looked at is not ours. */
+			err = ret == -EACCES ? EMDB_OK : err_of_io(ret);
+			break;
+		}
+		(void)io_close(io, at);
+		at = up;
+		ret = io_fstat(io, at, &above);
+		if (ret || (above.ino == here.ino && above.dev == here.dev)) {
+			err = err_of_io(ret);
+			break;
+		}
+	}
+	(void)io_close(io, at);
+	return err;
 }
 
 uint64_t storedir_bytes(const struct manifest *m)

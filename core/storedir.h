@@ -33,6 +33,16 @@ EMDB_CHECKED emdb_err storedir_super_write(struct emdb_io *io, int dirfd,
  */
 EMDB_CHECKED emdb_err storedir_remove(struct emdb_io *io, int dirfd, const char *name);
 
+/*
+ * Takes the lock of the store in dirfd; *ret_fd is -1 when there is no lock file, which is
+ * made with `make` only.  LOCKED: somebody has it.
+ */
+EMDB_CHECKED emdb_err storedir_lock(struct emdb_io *io, int dirfd, bool exclusive, bool make,
+				    int *ret_fd);
+
+/* INVAL: the directory fd, or one that it lies in, is a store. */
+EMDB_CHECKED emdb_err storedir_outside(struct emdb_io *io, int fd);
+
 /* Bytes in the segments that m lists. */
 uint64_t storedir_bytes(const struct manifest *m);
 

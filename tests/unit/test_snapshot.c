@@ -215,6 +215,37 @@ TEST(test_snapshot__opens_alone_and_read_only)
 	CHECK_OK(emdb_close(db));
 }
 
+TEST(test_snapshot__takes_the_checkpoint_along)
+{
+	const char *const path = test_dir();
+	emdb_db *const db = open_store(path, EMDB_OPEN_CREATE);
+	struct emdb_stats stats;
+	emdb_db *snap;
+	char key[16];
+
+	for (int i = 0; i < 1000; i++) {
+		(void)snprintf(key, sizeof(key), "k%d", i);
+		put(db, key, key);
+	}
+	CHECK_OK(emdb_checkpoint(db));
+	put(db, "after", "c");
+	CHECK_OK(emdb_snapshot_create(db, "s", NULL));
+	/* Newer ones replace the store's, not the snapshot's. */
+	for (int i = 0; i < 3; i++) {
+		put(db, "k1", "changed");
+		CHECK_OK(emdb_checkpoint(db));
+	}
+	snap = open_snapshot(db, "s");
+	CHECK_OK(emdb_stats_get(snap, &stats));
+	CHECK(stats.replayed < 10);
+	CHECK_UEQ(stats.records, 1001);
+	expect(snap, "k1", "k1");
+	expect(snap, "k999", "k999");
+	expect(snap, "after", "c");
+	CHECK_OK(emdb_close(snap));
+	CHECK_OK(emdb_close(db));
+}
+
 /* What had expired is not in it, what had not stays for ever. */
 TEST(test_snapshot__time_stands_still)
 {
