@@ -626,27 +626,6 @@ static emdb_err apply_data(struct apply *a, const struct rec *r, uint64_t ref)
 	return err;
 }
 
-/* Compaction copied data: whoever mapped the old record maps the new one. */
-static emdb_err apply_move(struct apply *a, const struct rec *r, uint64_t ref)
-{
-	const int64_t skip = r->mask & REC_F_SIZE ? (int64_t)r->size : 0;
-	struct obj_view v;
-	uint64_t bytes = 0;
-	emdb_err err = EMDB_OK;
-
-	if (!objtab_get_pinned(a->db, r->id, &v) || !v.big || is_included(a, v.big->as_of, ref))
-		return EMDB_OK;
-	mutex_lock(&v.big->lock);
-	if (extmap_rebase(&v.big->map, r->off, r->len, r->origin, ref, -skip, &bytes))
-		err = EMDB_ERR_CORRUPT;
-	mutex_unlock(&v.big->lock);
-	if (!err) {
-		live_add_pinned(a->db, ref, (int64_t)bytes);
-		live_add_pinned(a->db, r->origin, -(int64_t)bytes);
-	}
-	return err;
-}
-
 /* ---- Frames ------------------------------------------------------------------------ */
 
 emdb_err apply_rec(struct apply *a, const struct rec *r, uint64_t ref, uint32_t size,
@@ -675,8 +654,6 @@ emdb_err apply_rec(struct apply *a, const struct rec *r, uint64_t ref, uint32_t 
 	case REC_CLEAR:
 		tomb_add_pinned(a->db, ref, size);
 		return apply_clear(a, r, ref);
-	case REC_MOVE:
-		return apply_move(a, r, ref);
 	case FRAME_BATCH:
 	case FRAME_SEAL:
 		break;

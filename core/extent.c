@@ -510,69 +510,6 @@ int64_t extmap_seek_hole(const struct extmap *m, uint64_t off, uint64_t size)
 	return (int64_t)min_u64(off, size);
 }
 
-/* ---- Records that move ---- */
-
-static bool skip_moved(const struct extent *e, int64_t delta, uint32_t *ret)
-{
-	int64_t skip;
-
-	if (__builtin_add_overflow((int64_t)e->skip, delta, &skip) || skip < 0 ||
-	    skip > (int64_t)(UINT32_MAX - e->len))
-		return false;
-	*ret = (uint32_t)skip;
-	return true;
-}
-
-int extmap_rebase(struct extmap *m, uint64_t off, uint64_t len, uint64_t old_ref, uint64_t new_ref,
-		  int64_t skip_delta, uint64_t *ret_bytes)
-{
-	const uint64_t end = range_end(off, len);
-	struct extent_cursor cur;
-	struct extent e;
-	uint64_t bytes = 0;
-	uint32_t skip;
-
-	extmap_seek(m, off, &cur);
-	while (extmap_next(m, &cur, &e) && e.off < end) {
-		if (e.ref == old_ref && !skip_moved(&e, skip_delta, &skip))
-			return -ERANGE;
-	}
-	extmap_seek(m, off, &cur);
-	while (extmap_next(m, &cur, &e) && e.off < end) {
-		struct extent *const x = &m->dir[cur.page].page->e[cur.slot - 1];
-
-		if (e.ref != old_ref || !skip_moved(&e, skip_delta, &skip))
-			continue;
-		x->ref = new_ref;
-		x->skip = skip;
-		bytes += e.len;
-	}
-	if (ret_bytes)
-		*ret_bytes = bytes;
-	return 0;
-}
-
-size_t extmap_refs_in(const struct extmap *m, uint64_t off, uint64_t len, uint64_t ref,
-		      uint64_t *ret_bytes)
-{
-	const uint64_t end = range_end(off, len);
-	struct extent_cursor cur;
-	struct extent e;
-	uint64_t bytes = 0;
-	size_t n = 0;
-
-	extmap_seek(m, off, &cur);
-	while (extmap_next(m, &cur, &e) && e.off < end) {
-		if (e.ref != ref)
-			continue;
-		bytes += e.len;
-		n++;
-	}
-	if (ret_bytes)
-		*ret_bytes = bytes;
-	return n;
-}
-
 /* ---- Checking ---- */
 
 bool extmap_check(const struct extmap *m)

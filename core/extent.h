@@ -113,22 +113,6 @@ bool extmap_next(const struct extmap *m, struct extent_cursor *cur, struct exten
 int64_t extmap_seek_data(const struct extmap *m, uint64_t off, uint64_t size);
 int64_t extmap_seek_hole(const struct extmap *m, uint64_t off, uint64_t size);
 
-/*
- * A record moved: in every extent that has old_ref and overlaps [off, off + len), sets the
- * reference to new_ref and adds skip_delta to skip. Extents are changed whole or not at all.
- * *ret_bytes (may be NULL) is the sum of their lengths. 0, or -ERANGE when a skip would leave its
- * range (nothing changed).
- */
-int extmap_rebase(struct extmap *m, uint64_t off, uint64_t len, uint64_t old_ref, uint64_t new_ref,
-		  int64_t skip_delta, uint64_t *ret_bytes) EMDB_MUST_CHECK;
-
-/*
- * How many extents that overlap [off, off + len) have this reference; *ret_bytes (may be NULL) is
- * the sum of their lengths.
- */
-size_t extmap_refs_in(const struct extmap *m, uint64_t off, uint64_t len, uint64_t ref,
-		      uint64_t *ret_bytes);
-
 /* Number of extents. */
 static inline size_t extmap_count(const struct extmap *m)
 {

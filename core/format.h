@@ -77,7 +77,8 @@
  *   SIZE     varint: size of the object afterwards
  *   OFF      varint: offset in the object
  *   LEN      varint: length of a range
- *   ORIGIN   varint: LSN of the record that this one is a moved copy of
+ *   ORIGIN   varint: LSN of the first record that this one is a copy of; it
+ *            changes no times
  *   RDEV     varint: device number
  *   TTLDEF   varint: default lifetime in ms of new entries, u8: basis
  *   EXTENTS  varint count, varint length of what follows, then per extent:
@@ -100,8 +101,6 @@
  *   DROP   entry NS/KEY, namespace ID, is gone with everything in it
  *   CLEAR  everything in namespace ID is gone; with ORIGIN only entries whose
  *          record is before that LSN
- *   MOVE   the data of the record ORIGIN from its byte SIZE on (0 when absent),
- *          for what object ID mapped of it in LEN at OFF, is VALUE from now on
  *
  * STORE/manifest, replaced atomically:
  *     0    8  "EMDBMANI"
@@ -204,8 +203,7 @@ enum rec_kind {
 	REC_CLONE = 9,
 	REC_DROP = 10,
 	REC_CLEAR = 11,
-	REC_MOVE = 12,
-	REC_KIND_MAX = 12,
+	REC_KIND_MAX = 11,
 	FRAME_BATCH = 64,
 	FRAME_SEAL = 65,
 };

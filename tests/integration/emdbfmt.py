@@ -186,7 +186,7 @@ def this_boot():
 # ---- Records -------------------------------------------------------------
 
 KINDS = {1: "PUT", 2: "DEL", 3: "NS", 4: "LINK", 5: "INODE", 6: "WRITE", 7: "TRUNC", 8: "PUNCH",
-         9: "CLONE", 10: "DROP", 11: "CLEAR", 12: "MOVE"}
+         9: "CLONE", 10: "DROP", 11: "CLEAR"}
 BATCH, SEAL = 64, 65
 
 F_NS, F_KEY, F_TIME, F_VALUE, F_META, F_TIMES, F_ID, F_EXPIRES, F_XATTRS, F_SIZE, F_OFF, F_LEN, \
@@ -431,9 +431,12 @@ class Store:
         self.namespaces = {ROOT: root}
         self.objects = {}
         self.values = {}  # ref -> bytes of the record
+        self.placed = {}  # (namespace, key) -> ref of the record that made the entry
         for record in self.journal.records():
             if record.has(F_VALUE):
                 self.values[record.ref] = record.value
+            if record.kind in ("PUT", "NS", "LINK"):
+                self.placed[record.ns, record.key] = record.ref
             getattr(self, "apply_" + record.kind.lower())(record)
 
     def entries(self, ns):
@@ -502,32 +505,16 @@ class Store:
         obj = self.changed(r)
         obj.extents = sorted(cut(obj.extents, r.off, r.off + r.len) + r.extents)
 
-    def drop_entries(self, ns):
-        pending = [ns]
-        while pending:
-            entries = self.entries(pending.pop())
-            pending += [ident for kind, ident in entries.values() if kind == "namespace"]
-            entries.clear()
-
     def apply_drop(self, r):
+        """What was in it is not reachable, unless a later record says that it moved."""
         self.entries(r.ns).pop(r.key, None)
-        self.drop_entries(r.id)
+        self.entries(r.id).clear()
 
     def apply_clear(self, r):
-        self.drop_entries(r.id)
-
-    def apply_move(self, r):
-        obj = self.objects.get(r.id)
-        if obj is None:
-            return
-        moved = []
-        for off, length, ref, skip in obj.extents:
-            inside = r.off <= off and off + length <= r.off + r.len
-            if ref == r.origin and inside:
-                moved.append((off, length, r.ref, skip - r.size))
-            else:
-                moved.append((off, length, ref, skip))
-        obj.extents = moved
+        entries = self.entries(r.id)
+        for key in list(entries):
+            if not r.has(F_ORIGIN) or self.placed[r.id, key] < r.origin:
+                del entries[key]
 
     def content(self, obj):
         data = bytearray(obj.size)

@@ -36,7 +36,6 @@ static const struct {
 			REC_F_ORIGIN },
 	[REC_DROP] = { REC_F_NS | REC_F_KEY | REC_F_TIME | REC_F_ID, REC_F_ORIGIN },
 	[REC_CLEAR] = { REC_F_TIME | REC_F_ID, REC_F_ORIGIN },
-	[REC_MOVE] = { REC_F_VALUE | REC_F_ID | REC_F_OFF | REC_F_LEN | REC_F_ORIGIN, REC_F_SIZE },
 };
 
 /* ---- Making things ---- */

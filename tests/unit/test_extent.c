@@ -146,29 +146,6 @@ static void random_write(struct pair *p, uint64_t *seed, uint32_t ref)
 	model_write(&p->model, off, len, ref, skip);
 }
 
-static void random_rebase(struct pair *p, uint64_t *seed)
-{
-	const uint32_t old_ref = (uint32_t)(test_rand(seed) % (REFS - 1) + 1);
-	const uint32_t new_ref = (uint32_t)(test_rand(seed) % (REFS - 1) + 1);
-	const uint64_t live = p->model.live[old_ref];
-	uint64_t bytes = 1;
-
-	CHECK(extmap_refs_in(&p->map, 0, UINT64_MAX, old_ref, &bytes) <= live);
-	CHECK_UEQ(bytes, live);
-	CHECK_OK(extmap_rebase(&p->map, 0, SPACE, old_ref, new_ref, 7, &bytes));
-	CHECK_UEQ(bytes, live);
-	p->live[old_ref] -= bytes;
-	p->live[new_ref] += bytes;
-	p->model.live[old_ref] -= live;
-	p->model.live[new_ref] += live;
-	for (size_t i = 0; i < SPACE; i++) {
-		if (p->model.cells[i].ref != old_ref)
-			continue;
-		p->model.cells[i].ref = new_ref;
-		p->model.cells[i].skip += 7;
-	}
-}
-
 static void random_step(struct pair *p, uint64_t *seed, uint32_t ref)
 {
 	const uint64_t what = test_rand(seed) % 1000;
@@ -182,8 +159,6 @@ static void random_step(struct pair *p, uint64_t *seed, uint32_t ref)
 
 		CHECK_OK(extmap_punch(&p->map, off, len, on_drop, p));
 		model_clear(&p->model, off, len);
-	} else if (what < 110) {
-		random_rebase(p, seed);
 	} else {
 		random_write(p, seed, ref);
 	}
@@ -289,33 +264,10 @@ TEST(test_extent__bounds)
 	CHECK_OK(extmap_write(&m, EXTENT_END_MAX - EXTENT_LEN_MAX, EXTENT_LEN_MAX, 1,
 			      UINT32_MAX - EXTENT_LEN_MAX, NULL, NULL));
 	CHECK_EQ(extmap_seek_hole(&m, EXTENT_END_MAX - 1, EXTENT_END_MAX), EXTENT_END_MAX);
-	CHECK_EQ(extmap_rebase(&m, 0, UINT64_MAX, 1, 2, 1, NULL), -ERANGE);
-	CHECK_EQ(extmap_rebase(&m, 0, UINT64_MAX, 1, 2, INT64_MIN, NULL), -ERANGE);
-	CHECK_UEQ(extmap_refs_in(&m, 0, UINT64_MAX, 1, NULL), 1);
-	CHECK_OK(extmap_rebase(&m, EXTENT_END_MAX - 1, UINT64_MAX, 1, 2, -5, NULL));
-	CHECK_UEQ(extmap_refs_in(&m, 0, UINT64_MAX, 2, NULL), 1);
 	CHECK_OK(extmap_punch(&m, EXTENT_END_MAX - 1, UINT64_MAX, NULL, NULL));
 	CHECK_UEQ(extmap_bytes(&m), EXTENT_LEN_MAX - 1);
 	CHECK(extmap_check(&m));
 	extmap_release(&m);
-	extmap_release(&m);
-}
-
-/* Rebase touches what overlaps the range and nothing else. */
-TEST(test_extent__rebase_keeps_to_its_range)
-{
-	struct extmap m;
-	uint64_t bytes;
-
-	extmap_init(&m);
-	for (uint32_t i = 0; i < 100; i++)
-		CHECK_OK(extmap_write(&m, i * 10, 10, 1 + i % 2, 0, NULL, NULL));
-	CHECK_OK(extmap_rebase(&m, 205, 100, 1, 9, 3, &bytes));
-	CHECK_UEQ(bytes, 60);
-	CHECK_UEQ(extmap_refs_in(&m, 0, 1000, 9, &bytes), 6);
-	CHECK_UEQ(extmap_refs_in(&m, 200, 110, 9, &bytes), 6);
-	CHECK_UEQ(extmap_refs_in(&m, 0, 1000, 1, &bytes), 44);
-	CHECK(extmap_check(&m));
 	extmap_release(&m);
 }
 

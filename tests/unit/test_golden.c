@@ -183,17 +183,6 @@ static const struct {
 	    BYTES(key, "dir"),
 	    .id = OBJECT } },
 	{ "clear", LSN, 0, { .kind = REC_CLEAR, .mask = REC_F_TIME | REC_F_ID, .id = EMDB_ROOT } },
-	{ "move",
-	  LSN,
-	  0,
-	  { .kind = REC_MOVE,
-	    .mask = REC_F_VALUE | REC_F_ID | REC_F_SIZE | REC_F_OFF | REC_F_LEN | REC_F_ORIGIN,
-	    .id = OBJECT,
-	    .size = 16,
-	    .off = 8192,
-	    .len = 5,
-	    .origin = LSN,
-	    BYTES(value, "bytes") } },
 };
 
 /* The table's record with the times that it leaves out. */
