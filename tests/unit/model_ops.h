@@ -495,6 +495,18 @@ static void op_durable(void)
 	OK(chance(50) ? emdb_flush(db) : emdb_checkpoint(db));
 }
 
+/* Whatever it copies, nothing is to be seen of it. */
+static void op_compact(void)
+{
+	const struct emdb_compact_options opts = { .size = sizeof(opts),
+						   .min_dead_percent = (uint32_t)below(30) };
+
+	DOING("compact from %u%% on", opts.min_dead_percent);
+	OK(emdb_compact(db, &opts, NULL));
+	if (chance(20))
+		check_all(db);
+}
+
 /* Makes one in place of an older one, or looks into one. */
 static void op_snapshot(void)
 {
@@ -544,7 +556,7 @@ static const struct {
 	{ op_seek, 3 },   { op_ns_drop, 2 },  { op_copy_range, 4 }, { op_create, 8 },
 	{ op_xattr, 8 },  { op_unlink, 7 },   { op_link, 4 },       { op_rename, 12 },
 	{ op_time, 6 },   { op_readdir, 2 },  { op_forget, 3 },     { op_durable, 1 },
-	{ op_check, 3 },  { op_snapshot, 1 },
+	{ op_check, 3 },  { op_snapshot, 1 }, { op_compact, 2 },
 };
 
 static void one_op(void)

@@ -268,6 +268,8 @@ static void *work(void *arg)
 			DIE("flush failed");
 		if (test_rand(&w->rnd) % 100 == 0 && emdb_checkpoint(db))
 			DIE("checkpoint failed");
+		if (test_rand(&w->rnd) % 100 == 0 && emdb_compact(db, NULL, NULL))
+			DIE("compaction failed");
 	}
 	return NULL;
 }

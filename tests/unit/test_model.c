@@ -33,6 +33,7 @@ static void store_open(unsigned int flags)
 				     .segment_bytes = EMDB_SEGMENT_MIN,
 				     .sweep_interval_ms = chance(50) ? 1 : -1,
 				     .commit_interval_s = -1,
+				     .compact_percent = (int32_t)below(3) * 10 - 10,
 				     .detail = &detail };
 	const emdb_err err = dir ? emdb_open(dir, &opts, &db) : emdb_open_memory(&opts, &db);
 
