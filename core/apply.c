@@ -255,8 +255,8 @@ static emdb_err apply_put(struct apply *a, const struct rec *r, uint64_t ref, ui
 	else if (!a->replay)
 		objtab_moved(db, id, ns->id, hash, ref);
 	/* The queue has an item for this name that is due in time already: see expire.c. */
-	if (expires && !(old && old->rec.kind == REC_PUT && old->rec.mask & REC_F_EXPIRES &&
-			 old->rec.expires_ms <= r->expires_ms))
+	if (expires && !(old && !db->ckpt.inexact && old->rec.kind == REC_PUT &&
+			 old->rec.mask & REC_F_EXPIRES && old->rec.expires_ms <= r->expires_ms))
 		err = expire_push(db, r->expires_ms, ns->id, hash);
 	return err;
 }
@@ -511,9 +511,6 @@ static emdb_err map_extents_locked(struct apply *a, uint64_t id, struct big *big
 	struct rec_extent e;
 
 	while (fmt_extent_next(&c, &start, &e)) {
-		struct rec owner;
-		emdb_err err;
-
 		if (e.len > EXTENT_LEN_MAX || e.skip > UINT32_MAX)
 			return EMDB_ERR_CORRUPT;
 		if (extmap_write(&big->map, e.off, (uint32_t)e.len, e.ref, (uint32_t)e.skip,
@@ -522,11 +519,6 @@ static emdb_err map_extents_locked(struct apply *a, uint64_t id, struct big *big
 		live_add_pinned(db, e.ref, (int64_t)e.len);
 		if (unlikely(ref_lsn(e.ref) >> db->sb.segment_shift == atomic_load(&db->victim)))
 			compact_note_extent(db, id);
-		err = journal_rec_pinned(db->j, e.ref, &owner, NULL);
-		if (err)
-			continue; /* its reader will be told; the rest of the object is good */
-		if (rec_id(&owner, e.ref) != id && hidx_insert(&db->shared, mix64(e.ref), id))
-			return EMDB_ERR_NOMEM;
 	}
 	return c.err ? EMDB_ERR_CORRUPT : EMDB_OK;
 }
@@ -563,7 +555,7 @@ static emdb_err apply_inode(struct apply *a, const struct rec *r, uint64_t ref, 
 		extmap_truncate(&big->map, 0, big_dropped, db);
 		err = map_extents_locked(a, r->id, big, r, 0);
 	}
-	if (big->expires_ms && !(was && was <= big->expires_ms))
+	if (big->expires_ms && !(was && !db->ckpt.inexact && was <= big->expires_ms))
 		for (uint32_t i = 0; !err && i < big->nlinks; i++)
 			err = expire_push(db, big->expires_ms, big->links[i].ns,
 					  big->links[i].hash);

@@ -472,32 +472,6 @@ static emdb_err write_spaces(struct image *im)
 	return err;
 }
 
-/* A superset of what is needed: what it names too much is looked at in vain. */
-static emdb_err write_shared(struct image *im)
-{
-	emdb_db *const db = im->db;
-	struct hidx_slot slots[STORE_WALK];
-	uint64_t hash = 0;
-	uint32_t tie = 0;
-	emdb_err err = EMDB_OK;
-	size_t n = STORE_WALK;
-
-	while (!err && n == STORE_WALK) {
-		const unsigned int pin = epoch_pin(&db->epoch);
-
-		n = hidx_walk_pinned(&db->shared, hash, tie, slots, STORE_WALK);
-		epoch_unpin(&db->epoch, pin);
-		err = out_room(&im->out, CKPT_SHARED, n * CKPT_PAIR_MAX);
-		for (size_t i = 0; !err && i < n; i++)
-			fmt_ckpt_shared_put(&im->out.w, slots[i].hash, slots[i].value);
-		if (n) {
-			hash = slots[n - 1].hash;
-			tie = slots[n - 1].tie + 1;
-		}
-	}
-	return err;
-}
-
 /* ---- The cuts --------------------------------------------------------------- */
 
 /* Step 1. */
@@ -707,8 +681,6 @@ static emdb_err write_image(struct image *im)
 	if (!err)
 		err = write_spaces(im);
 	if (!err)
-		err = write_shared(im);
-	if (!err)
 		err = write_rest(im);
 	if (!err)
 		err = write_end(im);
@@ -818,6 +790,8 @@ emdb_err emdb_checkpoint(emdb_db *db)
 /* A replay of less than this is not worth an image. */
 #define DUE_MIN (64u * 1024u * 1024u)
 #define LOOK_MS 1000u
+/* Nor is writing images as many bytes as a quarter of what is written anyway. */
+#define DUE_IMAGES 4u
 /* An image that is written again for any change. */
 #define SMALL (1024u * 1024u)
 
@@ -855,7 +829,9 @@ static void *background_main(void *arg)
 			break;
 		mutex_unlock(&k->wake_lock);
 		journal_stats_get(db->j, &st);
-		due = max_u64(DUE_MIN, st.live_bytes / 8);
+		mutex_lock(&k->lock);
+		due = max_u64(max_u64(DUE_MIN, st.live_bytes / 8), k->bytes * DUE_IMAGES);
+		mutex_unlock(&k->lock);
 		/* After a failure only when as much again has come. */
 		if (unsaved(db) > due && journal_tail(db->j) - tried > due) {
 			err = emdb_checkpoint(db);

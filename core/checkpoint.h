@@ -49,15 +49,19 @@
  *   by its own records.
  *
  *   Counts.  Live bytes of segments are of T, hence right from T on if nothing is counted
- *   away later that they do not have: what GONE names, and data of ids that
- *   never got an INODE record, is added again for its removal by apply_finish().
+ *   away later that they do not have: what GONE names is added again for
+ *   its removal by apply_finish().
  *   The queue at T has an item for each entry of the truth at T that
  *   expires, those being looked at included, and none is queued before T.
  *
  *   Compaction.  Entries in the image whose segment is gone are left out when
  *   loading.  A segment is only retired when nothing of it counts any more, so
  *   the truth at the end does not have them; a later record that replaced them
- *   does not need to find them.
+ *   does not need to find them.  When a segment between L and T is gone, the
+ *   records that were in it are missing, or come later as copies: then the index
+ *   is the truth at the end, as in a full replay, but need not be at T.  So the
+ *   counts are not compared, live bytes are counted again at the end, and
+ *   everything that expires is queued.
  *
  * Everything below T is durable when the image is named, so a journal that
  * can be replayed to its end always reaches T.
@@ -114,5 +118,7 @@ EMDB_CHECKED emdb_err checkpoint_load(emdb_db *db, int dirfd, uint64_t number, u
 EMDB_CHECKED emdb_err checkpoint_replaying(emdb_db *db, uint64_t lsn);
 /* After the last, before apply_finish().  CORRUPT: the image was wrong. */
 EMDB_CHECKED emdb_err checkpoint_replayed(emdb_db *db);
+/* After apply_finish().  Only NOMEM. */
+EMDB_CHECKED emdb_err checkpoint_finished(emdb_db *db);
 
 #endif

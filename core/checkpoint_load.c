@@ -9,7 +9,7 @@ struct seg_live {
 
 /* What waits for the settled LSN. */
 struct ckpt_settle {
-	uint64_t lsn;
+	uint64_t begin, lsn; /* replay starts; the settled one */
 	uint64_t records, namespaces;
 	uint64_t dropped; /* entries whose segment is gone */
 	struct seg_live *segs;
@@ -37,8 +37,6 @@ struct load {
 	/* OBJECTS: the one whose extents are missing. */
 	struct big *big;
 	uint64_t extents_left, extents_end;
-	/* SHARED */
-	struct hidx_builder shared;
 	uint64_t segment_last;
 };
 
@@ -248,18 +246,6 @@ static emdb_err load_spaces(struct load *l, struct cur *c)
 
 /* ---- The rest ----------------------------------------------------------------- */
 
-static emdb_err load_shared(struct load *l, struct cur *c)
-{
-	emdb_err err = EMDB_OK;
-	uint64_t place, id;
-
-	if (!l->shared.target)
-		err = err_of(hidx_build_begin(&l->shared, &l->db->shared, l->size / 10));
-	while (!err && fmt_ckpt_shared_get(c, &place, &id))
-		err = err_of(hidx_build_add(&l->shared, place, id));
-	return walked(c, err);
-}
-
 static emdb_err load_queue(struct load *l, struct cur *c)
 {
 	emdb_err err = EMDB_OK;
@@ -321,6 +307,7 @@ static emdb_err load_end(struct load *l, const struct ckpt_block *b)
 	if (!fmt_ckpt_end_get(b, &e) || e.blocks != l->index + 1 || e.chain != l->chain ||
 	    e.settled < l->lsn || e.settled < l->as_of_max || l->off != l->size)
 		return EMDB_ERR_CORRUPT;
+	st->begin = l->lsn;
 	st->lsn = e.settled;
 	st->records = e.records;
 	st->namespaces = e.namespaces;
@@ -349,8 +336,6 @@ static emdb_err section_end(struct load *l)
 		err = index_end(l);
 	if (l->kind == CKPT_OBJECTS && l->extents_left)
 		err = EMDB_ERR_CORRUPT;
-	if (l->kind == CKPT_SHARED)
-		err = err_of(hidx_build_end(&l->shared));
 	return err;
 }
 
@@ -376,8 +361,6 @@ static emdb_err load_block(struct load *l, const struct ckpt_block *b)
 		return load_objects(l, &c);
 	case CKPT_SPACES:
 		return load_spaces(l, &c);
-	case CKPT_SHARED:
-		return load_shared(l, &c);
 	case CKPT_QUEUE:
 		return load_queue(l, &c);
 	case CKPT_SEGMENTS:
@@ -465,7 +448,6 @@ emdb_err checkpoint_load(emdb_db *db, int dirfd, uint64_t number, uint64_t lsn)
 	if (!err)
 		err = load_blocks(&l);
 	hidx_build_release(&l.build);
-	hidx_build_release(&l.shared);
 	(void)io_close(db->io, l.fd);
 	base_free(l.block);
 	db->ckpt.bytes = l.size;
@@ -504,26 +486,35 @@ static void count_again(emdb_db *db, uint64_t ref, uint64_t len)
 		segment_live_add(seg, (int64_t)len);
 }
 
-/*
- * objtab_sweep_big() callback, which frees nothing.  What apply_finish() will
- * take off the live bytes, but the settled ones do not have: objects that were gone, and data
- * written under an id of its own that another object then mapped.
- */
-static bool count_garbage(void *ctx, uint64_t id, struct big *big)
+static void count_big_locked(emdb_db *db, const struct big *big)
 {
-	emdb_db *const db = ctx;
 	struct extent_cursor at;
 	struct extent e;
 
+	extmap_seek(&big->map, 0, &at);
+	while (extmap_next(&big->map, &at, &e))
+		count_again(db, e.ref, e.len);
+	if (big->inode_ref)
+		count_again(db, big->inode_ref, ref_size_pinned(db, big->inode_ref));
+}
+
+/* objtab_sweep_big() callbacks, which free nothing. */
+static bool count_big(void *ctx, uint64_t id, struct big *big)
+{
 	(void)id;
 	mutex_lock(&big->lock);
-	if (big->nlinks == 0 && (big->mark || (!big->inode_ref && !big->as_of))) {
-		extmap_seek(&big->map, 0, &at);
-		while (extmap_next(&big->map, &at, &e))
-			count_again(db, e.ref, e.len);
-		if (big->inode_ref)
-			count_again(db, big->inode_ref, ref_size_pinned(db, big->inode_ref));
-	}
+	count_big_locked(ctx, big);
+	mutex_unlock(&big->lock);
+	return false;
+}
+
+/* What apply_finish() will take off the live bytes, but the settled ones do not have. */
+static bool count_garbage(void *ctx, uint64_t id, struct big *big)
+{
+	(void)id;
+	mutex_lock(&big->lock);
+	if (big->nlinks == 0 && big->mark)
+		count_big_locked(ctx, big);
 	mutex_unlock(&big->lock);
 	return false;
 }
@@ -551,23 +542,40 @@ static emdb_err settle_live(emdb_db *db, const struct ckpt_settle *st)
 						      : 0);
 	}
 	base_free(segs);
-	objtab_sweep_big(db, count_garbage, db);
 	return EMDB_OK;
 }
 
-/* The index is that of the settled LSN now; so must the numbers be that follow from it. */
+/* Are all records from the image's LSN to the settled one still where they were written? */
+static bool is_complete_pinned(emdb_db *db, const struct ckpt_settle *st)
+{
+	const uint32_t shift = db->sb.segment_shift;
+
+	/* A segment that holds nothing of it need not be there. */
+	for (uint64_t id = st->begin >> shift; (id << shift) + FMT_SEG_HEADER < st->lsn; id++)
+		if (!journal_segment_pinned(db->j, id << shift))
+			return st->begin == st->lsn;
+	return true;
+}
+
+/*
+ * The index is that of the settled LSN now; so must the numbers be that follow
+ * from it.  Unless compaction took records away, so that the right ones only come with the end.
+ */
 static emdb_err settle(emdb_db *db)
 {
 	struct ckpt_settle *const st = db->ckpt.settle;
 	const unsigned int pin = epoch_pin(&db->epoch);
 	emdb_err err = settle_gone(db, st);
 
-	if (!err && !st->dropped && !db->ckpt.lenient &&
+	db->ckpt.inexact = !is_complete_pinned(db, st);
+	if (!err && !st->dropped && !db->ckpt.inexact && !db->ckpt.lenient &&
 	    (atomic_load(&db->records) != st->records ||
 	     atomic_load(&db->namespaces) != st->namespaces))
 		err = EMDB_ERR_CORRUPT;
 	if (!err)
 		err = settle_live(db, st);
+	if (!err)
+		objtab_sweep_big(db, count_garbage, db);
 	epoch_unpin(&db->epoch, pin);
 	db->ckpt.dropped = st->dropped;
 	db->ckpt.settle = NULL;
@@ -631,7 +639,7 @@ static emdb_err look_at_pinned(emdb_db *db, struct ns *ns, enum look look)
 		if (!atomic_load(&ns->attached) || has_entry_pinned(db, ns))
 			break;
 		/* Its record was in a segment that is gone, so the namespace is too. */
-		if (!db->ckpt.dropped && !db->ckpt.lenient)
+		if (!db->ckpt.dropped && !db->ckpt.inexact && !db->ckpt.lenient)
 			return EMDB_ERR_CORRUPT;
 		atomic_store(&ns->attached, false);
 		break;
@@ -673,4 +681,55 @@ emdb_err checkpoint_replayed(emdb_db *db)
 	if (!err)
 		err = look_at_all(db, LOOK_ENTRY);
 	return err ? err : look_at_all(db, LOOK_UP);
+}
+
+/* ---- Counting again ----------------------------------------------------------------------- */
+
+static void count_ns_pinned(emdb_db *db, const struct ns *ns)
+{
+	struct hidx_slot slots[STORE_WALK];
+	uint64_t hash = 0;
+	uint32_t tie = 0;
+	size_t n;
+
+	while ((n = hidx_walk_pinned(&ns->idx, hash, tie, slots, STORE_WALK)) != 0) {
+		for (size_t i = 0; i < n; i++) {
+			const uint64_t ref = slot_ref(slots[i].value);
+
+			count_again(db, ref, ref_size_pinned(db, ref));
+		}
+		hash = slots[n - 1].hash;
+		tie = slots[n - 1].tie + 1;
+	}
+}
+
+emdb_err checkpoint_finished(emdb_db *db)
+{
+	const struct ckpt_settle none = { .lsn = 0 };
+	struct hidx_slot slots[STORE_WALK];
+	uint64_t from = 0;
+	unsigned int pin;
+	emdb_err err;
+	size_t n;
+
+	if (!db->ckpt.inexact)
+		return EMDB_OK;
+	db->ckpt.inexact = false;
+	pin = epoch_pin(&db->epoch);
+	err = settle_live(db, &none);
+	objtab_sweep_big(db, count_big, db);
+	if (!err && atomic_load(&db->root->ref))
+		count_again(db, atomic_load(&db->root->ref),
+			    ref_size_pinned(db, atomic_load(&db->root->ref)));
+	if (!err)
+		count_ns_pinned(db, db->root);
+	while (!err && (n = hidx_walk_pinned(&db->nstab, from, 0, slots, STORE_WALK)) != 0) {
+		for (size_t i = 0; i < n; i++)
+			count_ns_pinned(db, (const struct ns *)(uintptr_t)slots[i].value);
+		if (slots[n - 1].hash == UINT64_MAX)
+			break;
+		from = slots[n - 1].hash + 1;
+	}
+	epoch_unpin(&db->epoch, pin);
+	return err;
 }

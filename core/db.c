@@ -314,7 +314,6 @@ static emdb_err parts_init(emdb_db *db)
 	if (ret)
 		return EMDB_ERR_NOMEM;
 	hidx_init(&db->nstab, &db->epoch);
-	hidx_init(&db->shared, &db->epoch);
 	db->zeros = base_calloc(1, FMT_EXTENT_MAX);
 	return db->zeros ? EMDB_OK : EMDB_ERR_NOMEM;
 }
@@ -352,7 +351,6 @@ static void db_free(emdb_db *db)
 	if (db->epoch.slots) {
 		ns_free_all(db);
 		hidx_release(&db->nstab);
-		hidx_release(&db->shared);
 		objtab_release(db);
 		epoch_drain(&db->epoch);
 		epoch_release(&db->epoch);
@@ -390,11 +388,9 @@ static emdb_err forget_all(emdb_db *db)
 	size_t n = journal_segments(db->j, NULL, 0);
 
 	checkpoint_release(db);
-	db->ckpt.loaded = false;
+	db->ckpt.loaded = db->ckpt.inexact = false;
 	db->ckpt.bytes = 0;
 	ns_free_all(db);
-	hidx_release(&db->shared);
-	hidx_init(&db->shared, &db->epoch);
 	objtab_release(db);
 	epoch_drain(&db->epoch);
 	ttl_heap_release(&db->ttl);
@@ -433,7 +429,9 @@ static emdb_err recover_from(emdb_db *db, uint64_t number, uint64_t lsn, struct 
 		err = journal_replay(db->j, number ? lsn : 0, replay_one, db, end);
 	if (!err)
 		err = checkpoint_replayed(db);
-	return err ? err : apply_finish(db);
+	if (!err)
+		err = apply_finish(db);
+	return err ? err : checkpoint_finished(db);
 }
 
 /* The newest checkpoint that is good, or none: the state is the same, only later. */
@@ -447,8 +445,10 @@ static emdb_err recover_state(emdb_db *db, struct journal_end *end)
 		char text[160];
 
 		err = recover_from(db, c.number, c.lsn, end);
-		if (!err && c.number)
+		if (!err && c.number) {
 			atomic_store(&db->ckpt.base, c.lsn);
+			db->replay_from = c.lsn;
+		}
 		/* What is wrong with the journal or the machine is so for any checkpoint. */
 		if (!c.number || (err != EMDB_ERR_CORRUPT && err != EMDB_ERR_NOT_FOUND))
 			return err;

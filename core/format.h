@@ -145,12 +145,10 @@
  *               varints ref of its NS record (0: none), touch LSN, zigzag ctime,
  *               mtime, atime, btime, varints default lifetime, mode, uid, gid, u8
  *               basis
- *   5 SHARED    u64 place (a ref, mixed; ascending), varint id of an object that maps
- *               bytes of that record though it is another one's
- *   6 QUEUE     per deadline: varint ms since 1970, varint namespace, varint hash / 8
- *   7 SEGMENTS  varint segment id (ascending), varint bytes in it that still count
- *   8 GONE      varint id, u8 1: object or namespace went; 0: is back
- *   9 END       u64 settled LSN, u64 entries that are objects, u64 namespaces, u32
+ *   5 QUEUE     per deadline: varint ms since 1970, varint namespace, varint hash / 8
+ *   6 SEGMENTS  varint segment id (ascending), varint bytes in it that still count
+ *   7 GONE      varint id, u8 1: object or namespace went; 0: is back
+ *   8 END       u64 settled LSN, u64 entries that are objects, u64 namespaces, u32
  *               number of blocks, u32 CRC over the first 4 bytes of all blocks
  *               before.  Last, once
  * The image is not of one moment.  INDEX has, of the entries that were there at

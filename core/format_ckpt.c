@@ -267,21 +267,6 @@ bool fmt_ckpt_space_get(struct cur *c, struct ckpt_space *ret)
 			       ret->basis <= EMDB_BASIS_MODIFY);
 }
 
-void fmt_ckpt_shared_put(struct wcur *w, uint64_t place, uint64_t id)
-{
-	wcur_u64(w, place);
-	wcur_varint(w, id);
-}
-
-bool fmt_ckpt_shared_get(struct cur *c, uint64_t *ret_place, uint64_t *ret_id)
-{
-	if (!more(c))
-		return false;
-	*ret_place = cur_u64(c);
-	*ret_id = cur_varint(c);
-	return good(c, true);
-}
-
 void fmt_ckpt_queue_put(struct wcur *w, int64_t expires_ms, uint64_t ns, uint64_t hash)
 {
 	wcur_varint(w, (uint64_t)expires_ms);

@@ -28,11 +28,10 @@ enum ckpt_kind {
 	CKPT_INDEX = 2,
 	CKPT_OBJECTS = 3,
 	CKPT_SPACES = 4,
-	CKPT_SHARED = 5,
-	CKPT_QUEUE = 6,
-	CKPT_SEGMENTS = 7,
-	CKPT_GONE = 8,
-	CKPT_END = 9,
+	CKPT_QUEUE = 5,
+	CKPT_SEGMENTS = 6,
+	CKPT_GONE = 7,
+	CKPT_END = 8,
 };
 
 struct ckpt_block {
@@ -102,9 +101,6 @@ struct ckpt_space {
 };
 void fmt_ckpt_space_put(struct wcur *w, const struct ckpt_space *s);
 bool fmt_ckpt_space_get(struct cur *c, struct ckpt_space *ret);
-
-void fmt_ckpt_shared_put(struct wcur *w, uint64_t place, uint64_t id);
-bool fmt_ckpt_shared_get(struct cur *c, uint64_t *ret_place, uint64_t *ret_id);
 
 void fmt_ckpt_queue_put(struct wcur *w, int64_t expires_ms, uint64_t ns, uint64_t hash);
 bool fmt_ckpt_queue_get(struct cur *c, int64_t *ret_ms, uint64_t *ret_ns, uint64_t *ret_hash);

@@ -169,7 +169,7 @@ static emdb_err put_big(struct op *op, const void *key, size_t key_len, const vo
 	struct buf extents = BUF_INIT;
 	struct emdb_attr attr;
 	struct rec inode, link;
-	uint64_t id = 0;
+	uint64_t own = 0, id;
 	emdb_err err;
 
 	err = put_record(op, key, key_len, NULL, 0, expires_ms, &inode);
@@ -180,9 +180,10 @@ static emdb_err put_big(struct op *op, const void *key, size_t key_len, const vo
 	if (err)
 		return err;
 	/* Under an id of their own: a crash half way must not touch what the old object maps. */
-	err = reserve_id(db, &id);
+	err = reserve_id(db, &own);
+	id = own;
 	if (!err)
-		err = put_extents(op, id, value, value_len, &extents, &inode.extent_count);
+		err = put_extents(op, own, value, value_len, &extents, &inode.extent_count);
 	if (op->live)
 		id = op->entry.id;
 	if (err)
@@ -221,6 +222,9 @@ static emdb_err put_big(struct op *op, const void *key, size_t key_len, const vo
 	if (!err)
 		err = batch_commit(db, &b, 0);
 out:
+	/* A replay makes an object of what was written under an id that came to nothing. */
+	if (own && (own != id || err))
+		checkpoint_note(db, own, true);
 	batch_release(&b);
 	buf_release(&extents);
 	return err;

@@ -131,6 +131,7 @@ struct checkpointer {
 	struct buf gone;            /* what went and came back meanwhile; guarded by gone_lock */
 	struct ckpt_settle *settle; /* opening only: what the settled LSN brings */
 	uint64_t dropped;           /* opening only: entries of the image without a segment */
+	bool inexact;               /* opening only: records between its LSNs are gone */
 	bool loaded;                /* opening only: from an image */
 	bool lenient;               /* opening only: salvaging, so the image need not be reached */
 	uint64_t bytes;             /* size of the current image; 0: none; guarded by lock */
@@ -154,9 +155,8 @@ struct emdb_db {
 	unsigned int backups;   /* that run; guarded by snap_lock */
 	struct rwlock structure;
 	struct mutex stripes[STORE_STRIPES];
-	struct hidx nstab;  /* mixed id -> struct ns * */
-	struct hidx shared; /* mixed ref -> id of an object with extents in another one's record */
-	struct ns *root;    /* immutable after open */
+	struct hidx nstab;         /* mixed id -> struct ns * */
+	struct ns *root;           /* immutable after open */
 	struct compactor *compact; /* immutable after open; NULL: read-only */
 	_Atomic(uint64_t) victim;  /* segment being emptied, 0: none; atomic */
 	struct objtab_shard objs[STORE_SHARDS];
@@ -180,6 +180,7 @@ struct emdb_db {
 	void *found_ctx;
 	uint64_t replayed, open_us, torn_bytes;
 	uint64_t replayed_records, replayed_bytes, skipped_bytes;
+	uint64_t replay_from; /* LSN of the checkpoint that opening used; 0: none */
 	const uint8_t *zeros; /* FMT_EXTENT_MAX zero bytes, for holes */
 
 	_Atomic(bool) failed; /* memory and journal may differ: nothing is written any more */

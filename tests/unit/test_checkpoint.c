@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 
 #include "core/checkpoint.h"
+#include "core/compact.h"
 #include "core/store.h"
 
 /* ---- A store ---- */
@@ -22,7 +23,9 @@ static _Atomic(unsigned int) warnings;
 
 static void on_log(void *ctx, enum emdb_log_level level, const char *message)
 {
-	(void)ctx, (void)message;
+	(void)ctx;
+	if (getenv("VERBOSE"))
+		printf("%s\n", message);
 	if (level >= EMDB_LOG_WARN)
 		warnings++;
 }
@@ -79,14 +82,27 @@ static void file_name(uint64_t number, char buf[PATH_MAX + 72])
 
 /* ---- Everything there is, as text ---- */
 
+/* Bytes per segment that everything in memory refers to, by segment id. */
+#define SEGS 4096u
+static uint64_t counted[SEGS];
+
+static void count_bytes(emdb_db *db, uint64_t ref, uint64_t n)
+{
+	const uint64_t id = ref_lsn(ref) >> db->sb.segment_shift;
+
+	CHECK(id < SEGS);
+	counted[id] += n;
+}
+
 static void dump_segments(emdb_db *db, FILE *f)
 {
-	static struct journal_seg_info segs[4096];
+	static struct journal_seg_info segs[SEGS];
 	const size_t n = journal_segments(db->j, segs, ARRAY_SIZE(segs));
 
 	CHECK(n <= ARRAY_SIZE(segs));
 	for (size_t i = 0; i < n; i++)
-		fprintf(f, "segment %" PRIu64 " live %" PRIu64 "\n", segs[i].id, segs[i].live);
+		fprintf(f, "segment %" PRIu64 " live %" PRIu64 " counted %" PRIu64 "\n", segs[i].id,
+			segs[i].live, counted[segs[i].id]);
 }
 
 static void dump_ns(emdb_db *db, const struct ns *ns, FILE *f)
@@ -113,6 +129,7 @@ static void dump_ns(emdb_db *db, const struct ns *ns, FILE *f)
 			fprintf(f, "  %" PRIx64 " %" PRIx64 "\n", slots[i].hash, slots[i].value);
 			CHECK_OK(entry_read_pinned(db, slots[i].hash, slots[i].value, true, &e));
 			CHECK_UEQ(e.rec.ns, ns->id);
+			count_bytes(db, e.ref, ref_size_pinned(db, e.ref));
 			CHECK_UEQ(entry_hash(db, ns->id, e.rec.key, e.rec.key_len), slots[i].hash);
 		}
 		hash = slots[n - 1].hash;
@@ -146,7 +163,7 @@ static int id_cmp(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-static void dump_big(uint64_t id, struct big *b, FILE *f)
+static void dump_big(emdb_db *db, uint64_t id, struct big *b, FILE *f)
 {
 	struct extent_cursor at;
 	struct extent e;
@@ -163,8 +180,12 @@ static void dump_big(uint64_t id, struct big *b, FILE *f)
 		fprintf(f, "  link %" PRIu64 " %" PRIx64 "\n", b->links[i].ns, b->links[i].hash);
 	CHECK(extmap_check(&b->map));
 	extmap_seek(&b->map, 0, &at);
-	while (extmap_next(&b->map, &at, &e))
+	if (b->inode_ref)
+		count_bytes(db, b->inode_ref, ref_size_pinned(db, b->inode_ref));
+	while (extmap_next(&b->map, &at, &e)) {
+		count_bytes(db, e.ref, e.len);
 		fprintf(f, "  extent %" PRIu64 " %u %" PRIx64 " %u\n", e.off, e.len, e.ref, e.skip);
+	}
 }
 
 static void dump_objects(emdb_db *db, FILE *f)
@@ -181,7 +202,7 @@ static void dump_objects(emdb_db *db, FILE *f)
 
 		memcpy(&id, ids.data + i, 8);
 		CHECK(objtab_get_pinned(db, id, &v) && v.big);
-		dump_big(id, v.big, f);
+		dump_big(db, id, v.big, f);
 	}
 	buf_release(&ids);
 }
@@ -259,25 +280,39 @@ static void check_queue(emdb_db *db)
 	free(d);
 }
 
-/* Opens read-only, which changes nothing on disk, and says what is there. */
-static char *dump(bool whole)
+static char *dump_of(emdb_db *db)
 {
-	emdb_db *const db = store_open(EMDB_OPEN_READ_ONLY);
 	const unsigned int pin = epoch_pin(&db->epoch);
 	char *text = NULL;
 	size_t n = 0;
 	FILE *const f = open_memstream(&text, &n);
 
 	CHECK(f);
-	CHECK(!db->ckpt.settle);
+	memset(counted, 0, sizeof(counted));
+	if (db->root->ref)
+		count_bytes(db, db->root->ref, ref_size_pinned(db, db->root->ref));
 	fprintf(f, "records %" PRIu64 " namespaces %" PRIu64 "\n", db->records, db->namespaces);
-	dump_segments(db, f);
 	dump_spaces(db, f);
 	dump_objects(db, f);
+	dump_segments(db, f);
 	fclose(f);
-	if (whole)
-		check_queue(db);
 	epoch_unpin(&db->epoch, pin);
+	return text;
+}
+
+/* Opens read-only, which changes nothing on disk, and says what is there. */
+static char *dump(bool whole)
+{
+	emdb_db *const db = store_open(EMDB_OPEN_READ_ONLY);
+	char *const text = dump_of(db);
+
+	CHECK(!db->ckpt.settle);
+	if (whole) {
+		const unsigned int pin = epoch_pin(&db->epoch);
+
+		check_queue(db);
+		epoch_unpin(&db->epoch, pin);
+	}
 	CHECK_OK(emdb_close(db));
 	return text;
 }
@@ -619,6 +654,8 @@ static void *checkpoint_main(void *arg)
 	while (!*w->stop) {
 		CHECK_OK(emdb_checkpoint(w->db));
 		(*w->acked)++;
+		if (test_rand(&w->rnd) % 4 == 0)
+			CHECK_OK(emdb_compact(w->db, NULL, NULL));
 	}
 	return NULL;
 }
@@ -646,6 +683,18 @@ static void work_and_die(struct shared *s, uint64_t seed)
 	stop = true;
 	for (unsigned int i = 0; i < 4; i++)
 		CHECK_OK(pthread_join(t[i], NULL));
+	compact_stop(db);
+	expire_stop(db);
+	free(dump_of(db));
+	for (unsigned int i = 0; i < SEGS; i++) {
+		const unsigned int pin = epoch_pin(&db->epoch);
+		struct segment *const seg =
+			journal_segment_pinned(db->j, (uint64_t)i << db->sb.segment_shift);
+
+		if (seg)
+			CHECK_UEQ(segment_live(seg), counted[i]);
+		epoch_unpin(&db->epoch, pin);
+	}
 	CHECK_OK(emdb_close(db));
 	_exit(9);
 }
