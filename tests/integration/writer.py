@@ -6,12 +6,17 @@ For every system call that changes something the log first gets a line that
 names the files concerned and every state they may be found in when the call
 never returned, then, when it did, one with the state from now on.  A state of
 a file is [size, sha256] or null for "not there".  Each line is one write(2).
+
+The kernel may hand a write(2) on in pieces that end at page boundaries.  What
+was there and what was to be written is therefore kept in LOG.data as well, for
+whoever finds a file that has only some of them.
 """
 
 import hashlib
 import json
 import os
 import random
+import struct
 import sys
 
 
@@ -23,6 +28,7 @@ class Writer:
     def __init__(self, root, log, seed):
         self.root = root
         self.log = os.open(log, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o644)
+        self.pieces = os.open(log + ".data", os.O_CREAT | os.O_WRONLY, 0o644)
         self.rng = random.Random(seed)
         self.files = {}  # name -> contents
         self.next = 0
@@ -44,6 +50,17 @@ class Writer:
         self.say(event="done", now=after)
         return result
 
+    def write(self, name, fd, data, at):
+        old = self.files[name]
+        new = old[:at] + data + old[at + len(data):]
+        os.pwrite(self.pieces, struct.pack("<QQQ", at, len(old), len(new)) + old + new, 0)
+
+        def call():
+            if os.pwrite(fd, data, at) != len(data):
+                raise OSError("a short write")
+
+        self.step(call, **{name: new})
+
     def path(self, name):
         return os.path.join(self.root, name)
 
@@ -55,7 +72,7 @@ class Writer:
         self.next += 1
         fd = self.step(lambda: os.open(self.path(name), os.O_CREAT | os.O_EXCL | os.O_WRONLY), **{name: b""})
         data = self.data()
-        self.step(lambda: os.write(fd, data), **{name: data})
+        self.write(name, fd, data, 0)
         os.close(fd)
 
     def pick(self):
@@ -65,21 +82,20 @@ class Writer:
         name = self.pick()
         fd = self.step(lambda: os.open(self.path(name), os.O_WRONLY | os.O_TRUNC), **{name: b""})
         data = self.data()
-        self.step(lambda: os.write(fd, data), **{name: data})
+        self.write(name, fd, data, 0)
         os.close(fd)
 
     def append(self):
         name, more = self.pick(), self.data()
         fd = os.open(self.path(name), os.O_WRONLY | os.O_APPEND)
-        self.step(lambda: os.write(fd, more), **{name: self.files[name] + more})
+        self.write(name, fd, more, len(self.files[name]))
         os.close(fd)
 
     def patch(self):
         name, part = self.pick(), self.data()
-        old = self.files[name]
-        at = self.rng.randrange(len(old) + 1)
+        at = self.rng.randrange(len(self.files[name]) + 1)
         fd = os.open(self.path(name), os.O_WRONLY)
-        self.step(lambda: os.pwrite(fd, part, at), **{name: old[:at] + part + old[at + len(part):]})
+        self.write(name, fd, part, at)
         os.close(fd)
 
     def truncate(self):
