@@ -207,11 +207,28 @@ static void converse(struct connection *con, struct exchange *x, struct control_
 	}
 }
 
+/* Somebody still waits for the answer, and the mount is not about to go. */
+static bool is_wanted(void *ctx)
+{
+	const struct connection *con = ctx;
+	struct control *c = con->control;
+	struct pollfd p = { .fd = con->fd, .events = POLLRDHUP };
+	bool stop;
+
+	(void)pthread_mutex_lock(&c->lock);
+	stop = c->stop;
+	(void)pthread_mutex_unlock(&c->lock);
+	return !stop && !atomic_load_explicit(&c->fs->ending, memory_order_relaxed) &&
+	       poll(&p, 1, 0) == 0;
+}
+
 static void *connection_main(void *arg)
 {
 	struct connection *con = arg;
 	struct control *c = con->control;
-	struct control_client cl = { .fs = c->fs, .mountpoint = c->mountpoint };
+	struct control_client cl = {
+		.fs = c->fs, .mountpoint = c->mountpoint, .wanted = is_wanted, .wanted_ctx = con
+	};
 	struct exchange x = { .in = NULL, .out = CTL_BUF_INIT };
 
 	converse(con, &x, &cl);

@@ -1,12 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fuse/control_ops.h"
 
+#include <assert.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include "tools/install.h"
+
+static_assert(sizeof(((struct control_client *)0)->remark) ==
+		      sizeof(((struct emdb_detail *)0)->text),
+	      "a remark is a detail's text");
 
 /* ---- Telling the kernel ---- */
 
@@ -393,6 +398,119 @@ static emdb_err do_checkpoint(struct control_client *cl, const struct ctl_msg *r
 	return emdb_checkpoint(cl->fs->db);
 }
 
+/* ---- What takes long ---- */
+
+static bool compact_progress(void *ctx, const struct emdb_compact_progress *p)
+{
+	const struct control_client *cl = ctx;
+
+	(void)p;
+	return cl->wanted(cl->wanted_ctx);
+}
+
+static emdb_err do_compact(struct control_client *cl, const struct ctl_msg *rq, struct ctl_msg *an)
+{
+	const struct emdb_compact_options opts = {
+		.size = sizeof(opts),
+		.min_dead_percent = rq->num[0] < 100 ? (uint32_t)rq->num[0] : 100,
+		.bytes_per_second = rq->num[1],
+		.progress = compact_progress,
+		.ctx = cl,
+	};
+	struct emdb_compact_progress done = { .segments = 0 };
+	const emdb_err err = emdb_compact(cl->fs->db, &opts, &done);
+
+	an->num[0] = done.segments;
+	an->num[1] = done.segments_done;
+	an->num[2] = done.copied_bytes;
+	an->num[3] = done.freed_bytes;
+	return err;
+}
+
+/* A string without NUL; free with free().  NULL: out of memory, or there is one in it. */
+static char *text_of(const struct ctl_str *s)
+{
+	return s->n == 0 || memchr(s->p, '\0', s->n) == NULL ? strndup(s->n ? s->p : "", s->n)
+							     : NULL;
+}
+
+static emdb_err do_snap_create(struct control_client *cl, const struct ctl_msg *rq,
+			       struct ctl_msg *an)
+{
+	char *name = text_of(&rq->str[0]);
+	struct emdb_snapshot made = { .number = 0 };
+	const emdb_err err = name ? emdb_snapshot_create(cl->fs->db, name, &made) : EMDB_ERR_INVAL;
+
+	free(name);
+	an->num[0] = made.number;
+	an->num[1] = (uint64_t)made.created_ns;
+	an->num[2] = made.bytes;
+	return err;
+}
+
+static emdb_err do_snap_delete(struct control_client *cl, const struct ctl_msg *rq,
+			       struct ctl_msg *an)
+{
+	char *name = text_of(&rq->str[0]);
+	const emdb_err err = name ? emdb_snapshot_delete(cl->fs->db, name) : EMDB_ERR_INVAL;
+
+	(void)an;
+	free(name);
+	return err;
+}
+
+static emdb_err do_snap_rename(struct control_client *cl, const struct ctl_msg *rq,
+			       struct ctl_msg *an)
+{
+	char *from = text_of(&rq->str[0]), *to = text_of(&rq->str[1]);
+	const emdb_err err =
+		from && to ? emdb_snapshot_rename(cl->fs->db, from, to) : EMDB_ERR_INVAL;
+
+	(void)an;
+	free(from);
+	free(to);
+	return err;
+}
+
+static bool backup_progress(void *ctx, uint64_t done, uint64_t total)
+{
+	const struct control_client *cl = ctx;
+
+	(void)done;
+	(void)total;
+	return cl->wanted(cl->wanted_ctx);
+}
+
+/* Written with our rights; a relative path would mean our directory. */
+static emdb_err do_backup(struct control_client *cl, const struct ctl_msg *rq, struct ctl_msg *an)
+{
+	struct emdb_detail detail = { .text = "" };
+	const struct emdb_backup_options opts = {
+		.size = sizeof(opts),
+		.flags = (unsigned int)rq->num[0],
+		.progress = backup_progress,
+		.progress_ctx = cl,
+		.detail = &detail,
+	};
+	struct emdb_backup_report r = { .lsn = 0 };
+	char *target = text_of(&rq->str[0]);
+	emdb_err err = EMDB_ERR_INVAL;
+
+	if (target && target[0] == '/')
+		err = emdb_backup(cl->fs->db, target, &opts, &r);
+	free(target);
+	memcpy(cl->remark, detail.text, sizeof(cl->remark));
+	an->num[0] = r.incremental;
+	an->num[1] = (uint64_t)r.created_ns;
+	an->num[2] = r.lsn;
+	an->num[3] = r.segments;
+	an->num[4] = r.bytes;
+	an->num[5] = r.copied;
+	an->num[6] = r.shared;
+	an->num[7] = r.copied_bytes;
+	return err;
+}
+
 /* ---- The table ---- */
 
 typedef emdb_err (*control_fn)(struct control_client *cl, const struct ctl_msg *rq,
@@ -422,6 +540,11 @@ static const control_fn functions[CTL_OP_END] = {
 	[CTL_COUNTERS] = do_counters,
 	[CTL_FLUSH] = do_flush,
 	[CTL_CHECKPOINT] = do_checkpoint,
+	[CTL_COMPACT] = do_compact,
+	[CTL_SNAP_CREATE] = do_snap_create,
+	[CTL_SNAP_DELETE] = do_snap_delete,
+	[CTL_SNAP_RENAME] = do_snap_rename,
+	[CTL_BACKUP] = do_backup,
 };
 
 void control_answer(struct control_client *cl, const struct ctl_msg *request, struct ctl_msg *ret)

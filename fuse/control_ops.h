@@ -15,8 +15,11 @@
 struct control_client {
 	struct fs *fs;          /* immutable */
 	const char *mountpoint; /* immutable; the caller's */
-	uint64_t open;          /* the open object, of which a reference is held; 0: none */
-	bool made;              /* by CREATE */
+	/* False: a request that takes long should give up.  Any thread that works for it. */
+	bool (*wanted)(void *ctx);
+	void *wanted_ctx;
+	uint64_t open; /* the open object, of which a reference is held; 0: none */
+	bool made;     /* by CREATE */
 	uint8_t uuid[16];
 	char remark[512];      /* goes with an error */
 	struct ctl_buf fields; /* of the answer being made */

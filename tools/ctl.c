@@ -109,7 +109,8 @@ emdb_err ctl_call(struct ctl *ctl, const struct ctl_msg *request, struct ctl_msg
 	if (!ctl_encode(&ctl->out, CTL_REQUEST, request))
 		return EMDB_ERR_NOMEM;
 	/* A daemon that ends the connection may have said why before. */
-	if (!send_all(ctl->fd, ctl->out.data, ctl->out.len) && errno != EPIPE)
+	if (!send_all(ctl->fd, ctl->out.data, ctl->out.len) && errno != EPIPE &&
+	    errno != ECONNRESET)
 		return lose(ctl);
 	return receive(ctl, request->op, ret_answer);
 }

@@ -30,7 +30,7 @@
  * its next position, key and attributes (an empty string: damaged); STATS
  * pairs of a name and a number; COUNTERS for each request its name, calls,
  * ns in all, and a string of numbers, calls that took less than 1, 2, 4 ... us.
- * SNAPSHOTS gives name, time in ms.  Readers ignore names they do not know.
+ * Readers ignore names they do not know.
  */
 #ifndef TOOLS_CTL_PROTO_H
 #define TOOLS_CTL_PROTO_H
@@ -47,44 +47,42 @@
 #define CTL_BODY_MIN  (CTL_HEADER - 4u)
 #define CTL_PIECE_MAX (512u * 1024u) /* of a value, in one message */
 #define CTL_BODY_MAX  (CTL_PIECE_MAX + EMDB_KEY_MAX + 1024u)
-#define CTL_NUMS      4
+#define CTL_NUMS      8
 #define CTL_STRS      2
-#define CTL_NAME_MAX  255u /* of snapshots */
 
 /*
  * X(name, number, fields of the request, fields of the answer); n is a
  * number, k a key or name (at most EMDB_KEY_MAX bytes), s any other string.
  */
-#define CTL_OPS(X)                                                   \
-	X(HELLO, 1, "", "nss")     /* -> pid, uuid, mountpoint */    \
-	X(NS_OPEN, 2, "nk", "n")   /* parent, name -> id */          \
-	X(NS_CREATE, 3, "nk", "n") /* parent, name -> id */          \
-	X(NS_DROP, 4, "nkn", "")   /* parent, name, recursive */     \
-	X(LOOKUP, 5, "nk", "s")    /* ns, key -> attributes */       \
-	X(LIST, 6, "nn", "ns")     /* ns, from -> more?, entries */  \
-	X(PUT, 7, "nkns", "")      /* ns, key, expires, value */     \
-	X(REMOVE, 8, "nk", "")     /* ns, key */                     \
-	X(OPEN, 9, "nk", "s")      /* ns, key -> attributes */       \
-	X(READ, 10, "nn", "s")     /* offset, length -> bytes */     \
-	X(CREATE, 11, "n", "")     /* ns: makes a nameless value */  \
-	X(WRITE, 12, "ns", "")     /* offset, bytes */               \
-	X(INSTALL, 13, "nkn", "")  /* ns, key, expires: names it */  \
-	X(CLOSE, 14, "", "")                                         \
-	X(TTL_GET, 15, "nk", "n")   /* ns, key -> expires */         \
-	X(TTL_SET, 16, "nkn", "")   /* ns, key, expires */           \
-	X(NS_TTL_GET, 17, "n", "n") /* ns -> default ms */           \
-	X(NS_TTL_SET, 18, "nn", "") /* ns, default ms */             \
-	X(SWEEP, 19, "", "n")       /* -> removed */                 \
-	X(STATS, 20, "", "s")                                        \
-	X(COUNTERS, 21, "", "s")                                     \
-	X(FLUSH, 22, "", "")                                         \
-	X(CHECKPOINT, 23, "", "")                                    \
-	X(COMPACT, 24, "", "s") /* -> names and numbers, as STATS */ \
-	X(SNAP_CREATE, 32, "k", "")                                  \
-	X(SNAP_DELETE, 33, "k", "")                                  \
-	X(SNAP_RENAME, 34, "kk", "")                                 \
-	X(SNAP_LIST, 35, "", "s")                                    \
-	X(BACKUP, 36, "s", "") /* absolute path */
+#define CTL_OPS(X)                                                                                \
+	X(HELLO, 1, "", "nss")     /* -> pid, uuid, mountpoint */                                 \
+	X(NS_OPEN, 2, "nk", "n")   /* parent, name -> id */                                       \
+	X(NS_CREATE, 3, "nk", "n") /* parent, name -> id */                                       \
+	X(NS_DROP, 4, "nkn", "")   /* parent, name, recursive */                                  \
+	X(LOOKUP, 5, "nk", "s")    /* ns, key -> attributes */                                    \
+	X(LIST, 6, "nn", "ns")     /* ns, from -> more?, entries */                               \
+	X(PUT, 7, "nkns", "")      /* ns, key, expires, value */                                  \
+	X(REMOVE, 8, "nk", "")     /* ns, key */                                                  \
+	X(OPEN, 9, "nk", "s")      /* ns, key -> attributes */                                    \
+	X(READ, 10, "nn", "s")     /* offset, length -> bytes */                                  \
+	X(CREATE, 11, "n", "")     /* ns: makes a nameless value */                               \
+	X(WRITE, 12, "ns", "")     /* offset, bytes */                                            \
+	X(INSTALL, 13, "nkn", "")  /* ns, key, expires: names it */                               \
+	X(CLOSE, 14, "", "")                                                                      \
+	X(TTL_GET, 15, "nk", "n")   /* ns, key -> expires */                                      \
+	X(TTL_SET, 16, "nkn", "")   /* ns, key, expires */                                        \
+	X(NS_TTL_GET, 17, "n", "n") /* ns -> default ms */                                        \
+	X(NS_TTL_SET, 18, "nn", "") /* ns, default ms */                                          \
+	X(SWEEP, 19, "", "n")       /* -> removed */                                              \
+	X(STATS, 20, "", "s")                                                                     \
+	X(COUNTERS, 21, "", "s")                                                                  \
+	X(FLUSH, 22, "", "")                                                                      \
+	X(CHECKPOINT, 23, "", "")                                                                 \
+	X(COMPACT, 24, "nn", "nnnn") /* least % dead, bytes/s -> segments, done, copied, freed */ \
+	X(SNAP_CREATE, 32, "k", "nnn")  /* name -> number, when (ns), bytes */                    \
+	X(SNAP_DELETE, 33, "k", "")     /* name */                                                \
+	X(SNAP_RENAME, 34, "kk", "")    /* name, new name */                                      \
+	X(BACKUP, 36, "sn", "nnnnnnnn") /* absolute path, flags -> as emdb_backup_report */
 
 enum ctl_op {
 #define CTL_ENUM(name, number, request, answer) CTL_##name = (number),

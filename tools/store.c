@@ -121,9 +121,7 @@ emdb_err store_close(struct store *s)
 
 const char *store_remark(const struct store *s)
 {
-	if (!s->ctl)
-		return "";
-	return s->ctl->lost ? "the daemon that serves the store went away" : s->ctl->remark;
+	return s->ctl && s->ctl->lost ? "the daemon that serves the store went away" : "";
 }
 
 int64_t store_served_by(const struct store *s)
@@ -455,6 +453,90 @@ emdb_err store_stats(struct store *s, struct emdb_stats *ret_stats)
 	if (!err && !ctl_get_stats(&answer.str[0], ret_stats))
 		err = EMDB_ERR_IO;
 	return err;
+}
+
+emdb_err store_compact(struct store *s, const struct emdb_compact_options *opts,
+		       struct emdb_compact_progress *ret_done)
+{
+	const struct ctl_msg m = { .op = CTL_COMPACT,
+				   .num = { opts->min_dead_percent, opts->bytes_per_second } };
+	struct ctl_msg answer;
+	emdb_err err;
+
+	if (s->db)
+		return emdb_compact(s->db, opts, ret_done);
+	err = ctl_call(s->ctl, &m, &answer);
+	if (!err)
+		*ret_done = (struct emdb_compact_progress){ .segments = answer.num[0],
+							    .segments_done = answer.num[1],
+							    .copied_bytes = answer.num[2],
+							    .freed_bytes = answer.num[3] };
+	return err;
+}
+
+emdb_err store_snapshot_create(struct store *s, const char *name, struct emdb_snapshot *ret)
+{
+	const size_t n = strlen(name);
+	const struct ctl_msg m = { .op = CTL_SNAP_CREATE, .str = { { name, n } } };
+	struct ctl_msg answer;
+	emdb_err err;
+
+	if (s->db)
+		return emdb_snapshot_create(s->db, name, ret);
+	err = ctl_call(s->ctl, &m, &answer);
+	if (err)
+		return err;
+	*ret = (struct emdb_snapshot){ .number = answer.num[0],
+				       .created_ns = (int64_t)answer.num[1],
+				       .bytes = answer.num[2] };
+	memcpy(ret->name, name, n < EMDB_SNAPSHOT_NAME_MAX ? n : EMDB_SNAPSHOT_NAME_MAX);
+	return EMDB_OK;
+}
+
+emdb_err store_snapshot_delete(struct store *s, const char *name)
+{
+	const struct ctl_msg m = { .op = CTL_SNAP_DELETE, .str = { { name, strlen(name) } } };
+
+	return s->db ? emdb_snapshot_delete(s->db, name) : ask(s, &m);
+}
+
+emdb_err store_snapshot_rename(struct store *s, const char *name, const char *new_name)
+{
+	const struct ctl_msg m = { .op = CTL_SNAP_RENAME,
+				   .str = { { name, strlen(name) },
+					    { new_name, strlen(new_name) } } };
+
+	return s->db ? emdb_snapshot_rename(s->db, name, new_name) : ask(s, &m);
+}
+
+emdb_err store_backup(struct store *s, const char *target, const struct emdb_backup_options *opts,
+		      struct emdb_backup_report *ret)
+{
+	const struct ctl_msg m = { .op = CTL_BACKUP,
+				   .num = { opts->flags },
+				   .str = { { target, strlen(target) } } };
+	struct ctl_msg an;
+	emdb_err err;
+
+	if (s->db)
+		return emdb_backup(s->db, target, opts, ret);
+	err = ctl_call(s->ctl, &m, &an);
+	if (err && opts->detail)
+		(void)snprintf(opts->detail->text, sizeof(opts->detail->text), "%s",
+			       s->ctl->remark);
+	if (err)
+		return err;
+	*ret = (struct emdb_backup_report){
+		.incremental = an.num[0] != 0,
+		.created_ns = (int64_t)an.num[1],
+		.lsn = an.num[2],
+		.segments = an.num[3],
+		.bytes = an.num[4],
+		.copied = an.num[5],
+		.shared = an.num[6],
+		.copied_bytes = an.num[7],
+	};
+	return EMDB_OK;
 }
 
 void store_uuid(const struct store *s, uint8_t ret_uuid[16])

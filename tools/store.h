@@ -28,7 +28,7 @@ emdb_err store_open(const char *path, const struct emdb_options *options, struct
 emdb_err store_close(struct store *s);
 /* The directory of the store that a PATH means: of a mountpoint its store's; free with free(). */
 char *store_directory(const char *path);
-/* More about the last error, often "". */
+/* Why nothing works any more: the daemon is gone; "" when it is not that. */
 const char *store_remark(const struct store *s);
 /* The daemon's process id; 0: opened here. */
 int64_t store_served_by(const struct store *s);
@@ -74,6 +74,15 @@ emdb_err store_sweep(struct store *s, uint64_t *ret_removed);
 emdb_err store_flush(struct store *s);
 emdb_err store_checkpoint(struct store *s);
 emdb_err store_stats(struct store *s, struct emdb_stats *ret_stats);
+/* ret_done is also set on errors, but not when a daemon was asked. */
+emdb_err store_compact(struct store *s, const struct emdb_compact_options *opts,
+		       struct emdb_compact_progress *ret_done);
+emdb_err store_snapshot_create(struct store *s, const char *name, struct emdb_snapshot *ret);
+emdb_err store_snapshot_delete(struct store *s, const char *name);
+emdb_err store_snapshot_rename(struct store *s, const char *name, const char *new_name);
+/* A daemon wants the target's absolute path, and makes no use of opts->progress. */
+emdb_err store_backup(struct store *s, const char *target, const struct emdb_backup_options *opts,
+		      struct emdb_backup_report *ret);
 void store_uuid(const struct store *s, uint8_t ret_uuid[16]);
 
 /* One kind of the kernel's requests to the daemon. */
