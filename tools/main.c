@@ -17,8 +17,9 @@
 #include "tools/cli.h"
 
 static const struct cli_command *const commands[] = {
-	&cmd_init, &cmd_put, &cmd_get,   &cmd_del,  &cmd_ls,   &cmd_mkns,
-	&cmd_rmns, &cmd_ttl, &cmd_sweep, &cmd_stat, &cmd_lock, &cmd_check,
+	&cmd_init,  &cmd_put,        &cmd_get,     &cmd_del,      &cmd_ls,     &cmd_mkns,
+	&cmd_rmns,  &cmd_ttl,        &cmd_sweep,   &cmd_stat,     &cmd_lock,   &cmd_check,
+	&cmd_flush, &cmd_checkpoint, &cmd_compact, &cmd_snapshot, &cmd_backup, &cmd_restore,
 };
 #define COMMANDS (sizeof(commands) / sizeof(*commands))
 
@@ -44,8 +45,9 @@ static void print_usage(struct out *out)
 
 	out_str(out, "Usage: emdb COMMAND [OPTIONS] STORE [ARGUMENTS]\n\nCommands:\n");
 	for (i = 0; i < COMMANDS; i++)
-		out_printf(out, "  %-6s %s\n", commands[i]->name, commands[i]->summary);
-	out_str(out, "\nSTORE is the directory of a store.  emdb COMMAND --help says more.\n");
+		out_printf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
+	out_str(out, "\nSTORE is the directory of a store, or where it is mounted.\n"
+		     "emdb COMMAND --help says more.\n");
 	out_str(out, exit_codes);
 }
 
