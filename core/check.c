@@ -10,6 +10,7 @@
 
 struct check {
 	emdb_db *db;
+	uint64_t upto; /* walking what a checkpoint kept from being replayed: its end; else 0 */
 	void (*found)(void *ctx, const struct emdb_detail *detail);
 	void *ctx;
 	struct emdb_check_report report;
@@ -19,6 +20,9 @@ static void count_place(void *ctx, const struct emdb_detail *detail)
 {
 	struct check *const c = ctx;
 
+	/* Replay has told of what lies behind the checkpoint. */
+	if (c->upto && (detail->segment << c->db->sb.segment_shift) + detail->offset >= c->upto)
+		return;
 	c->report.bad_frames++;
 	if (c->found)
 		c->found(c->ctx, detail);
@@ -119,6 +123,43 @@ static void check_entries(struct check *c)
 	epoch_unpin(&db->epoch, pin);
 }
 
+static emdb_err count_frame(void *ctx, struct segment *seg, const struct frame *f)
+{
+	struct check *const c = ctx;
+
+	(void)seg;
+	if (f->lsn >= c->upto)
+		return EMDB_OK;
+	c->report.frames++;
+	c->report.records += f->kind == FRAME_BATCH ? get_u32(f->p + FMT_FRAME_HEADER) : 1;
+	c->report.bytes += f->len;
+	return EMDB_OK;
+}
+
+/* Opening by a checkpoint leaves unread what the checkpoint stands for. */
+static emdb_err check_frames(struct check *c)
+{
+	emdb_db *const db = c->db;
+	struct journal_seg_info *segs;
+	emdb_err err = EMDB_OK;
+	size_t n;
+
+	c->upto = db->replay_from;
+	if (!c->upto)
+		return EMDB_OK;
+	n = journal_segments(db->j, NULL, 0);
+	segs = base_calloc(n, sizeof(*segs));
+	if (!segs)
+		return EMDB_ERR_NOMEM;
+	n = min_size(journal_segments(db->j, segs, n), n);
+	for (size_t i = 0; !err && i < n; i++)
+		if (segs[i].id << db->sb.segment_shift < c->upto)
+			err = journal_check_segment(db->j, segs[i].id, count_frame, c);
+	base_free(segs);
+	c->upto = 0;
+	return err;
+}
+
 emdb_err emdb_check(const char *path, void (*found)(void *ctx, const struct emdb_detail *detail),
 		    void *ctx, struct emdb_check_report *ret_report)
 {
@@ -137,11 +178,16 @@ emdb_err emdb_check(const char *path, void (*found)(void *ctx, const struct emdb
 			found(ctx, &detail);
 		return err;
 	}
-	check_entries(&c);
 	c.report.frames = c.db->replayed;
 	c.report.records = c.db->replayed_records;
 	c.report.bytes = c.db->replayed_bytes;
 	c.report.lost_bytes += c.db->skipped_bytes;
+	err = check_frames(&c);
+	check_entries(&c);
+	if (err) {
+		(void)emdb_close(c.db);
+		return err;
+	}
 	err = emdb_close(c.db);
 	if (err)
 		return err;

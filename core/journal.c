@@ -987,6 +987,16 @@ struct segment *journal_segment_pinned(struct journal *j, uint64_t lsn)
 	return table_find(j, lsn >> j->env.shift);
 }
 
+/* An error code cannot say where; the log does. */
+static EMDB_NOINLINE EMDB_COLD void tell_unreadable(struct journal *j, uint64_t ref, emdb_err err)
+{
+	char name[SEGMENT_NAME_SIZE];
+
+	segment_name(ref >> j->env.shift, name);
+	journal_log(j, EMDB_LOG_ERROR, JOURNAL_DIR "/%s offset %llu: %s", name,
+		    (unsigned long long)(ref_lsn(ref) & j->mask), emdb_strerror(err));
+}
+
 emdb_err journal_rec_pinned(struct journal *j, uint64_t ref, struct rec *ret_rec,
 			    struct segment **ret_seg)
 {
@@ -996,7 +1006,9 @@ emdb_err journal_rec_pinned(struct journal *j, uint64_t ref, struct rec *ret_rec
 	if (unlikely(!s))
 		return EMDB_ERR_CORRUPT;
 	err = segment_rec(s, ref, j->cfg.verify, ret_rec);
-	if (!err && ret_seg)
+	if (unlikely(err))
+		tell_unreadable(j, ref, err);
+	else if (ret_seg)
 		*ret_seg = s;
 	return err;
 }

@@ -176,6 +176,12 @@ uint64_t journal_oldest(struct journal *j);
 EMDB_CHECKED emdb_err journal_walk_segment(struct journal *j, uint64_t id, journal_replay_fn fn,
 					   void *ctx);
 /*
+ * The same of any segment of a journal that was replayed and not started, going on behind damage:
+ * cfg.found is called for each damaged place.
+ */
+EMDB_CHECKED emdb_err journal_check_segment(struct journal *j, uint64_t id, journal_replay_fn fn,
+					    void *ctx);
+/*
  * Drops sealed segments for ever: out of the manifest (durably) first, then
  * unlinked; their memory goes when the last reference does.  Waits while retiring is
  * pinned, so the caller must not hold what those who pin it wait for: the structure lock.

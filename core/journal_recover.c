@@ -364,7 +364,8 @@ emdb_err journal_replay(struct journal *j, uint64_t from_lsn, journal_replay_fn 
 	return EMDB_OK;
 }
 
-emdb_err journal_walk_segment(struct journal *j, uint64_t id, journal_replay_fn fn, void *ctx)
+static emdb_err walk_one(struct journal *j, uint64_t id, bool check, journal_replay_fn fn,
+			 void *ctx)
 {
 	const unsigned pin = epoch_pin(j->cfg.epoch);
 	struct segment *const s = journal_segment_pinned(j, id << j->env.shift);
@@ -376,13 +377,14 @@ emdb_err journal_walk_segment(struct journal *j, uint64_t id, journal_replay_fn 
 			  .end = &end,
 			  .gaps = &gaps,
 			  .found = &found,
+			  .salvage = check,
 			  .quiet = true };
 	emdb_err err = EMDB_ERR_INVAL;
 
 	if (s)
 		segment_ref(s);
 	epoch_unpin(j->cfg.epoch, pin);
-	if (s && segment_state(s) == SEGMENT_SEALED) {
+	if (s && (check || segment_state(s) == SEGMENT_SEALED)) {
 		mutex_lock(&j->manifest_lock);
 		err = manifest_copy(&j->manifest, &gaps);
 		mutex_unlock(&j->manifest_lock);
@@ -396,6 +398,18 @@ emdb_err journal_walk_segment(struct journal *j, uint64_t id, journal_replay_fn 
 	manifest_release(&gaps);
 	manifest_release(&found);
 	return err;
+}
+
+emdb_err journal_walk_segment(struct journal *j, uint64_t id, journal_replay_fn fn, void *ctx)
+{
+	return walk_one(j, id, false, fn, ctx);
+}
+
+emdb_err journal_check_segment(struct journal *j, uint64_t id, journal_replay_fn fn, void *ctx)
+{
+	if (atomic_load(&j->running))
+		return EMDB_ERR_INVAL;
+	return walk_one(j, id, true, fn, ctx);
 }
 
 /* ---- Start ------------------------------------------------------------ */

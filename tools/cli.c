@@ -152,6 +152,13 @@ static int fail_open(const struct cli *cli, const char *path, emdb_err err, cons
 	return cli_fail_err(cli, err, path);
 }
 
+/* What the engine has to say that an error code cannot: where something is damaged. */
+static void log_from_store(void *ctx, enum emdb_log_level level, const char *message)
+{
+	if (level >= EMDB_LOG_WARN)
+		cli_warn(ctx, "%s", message);
+}
+
 int cli_open(const struct cli *cli, const char *path, unsigned int flags, struct store **ret_store)
 {
 	struct emdb_detail detail = { .text = "" };
@@ -162,6 +169,8 @@ int cli_open(const struct cli *cli, const char *path, unsigned int flags, struct
 		.commit_interval_s = -1,
 		.sweep_interval_ms = -1,
 		.detail = &detail,
+		.log = log_from_store,
+		.log_ctx = (void *)(uintptr_t)cli,
 	};
 	const emdb_err err = store_open(path, &options, ret_store);
 
