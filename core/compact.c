@@ -20,8 +20,9 @@
 /* How long emdb_compact() waits for readers before it leaves the rest to the thread. */
 #define GRACE_WAIT_NS UINT64_C(500000000)
 #define GRACE_STEP_NS UINT64_C(1000000)
-/* Pause after an attempt that gained nothing. */
-#define BACKOFF_NS UINT64_C(10000000000)
+/* Pause after an attempt that gained nothing, doubled each time up to BACKOFF_MAX doublings. */
+#define BACKOFF_NS  UINT64_C(10000000000)
+#define BACKOFF_MAX 8u
 /* The caller's progress function is called at most once for so many bytes. */
 #define PROGRESS_STEP UINT64_C(1048576)
 
@@ -46,7 +47,10 @@ struct compactor {
 	uint64_t emptied_bytes; /* written to empty them */
 	struct grace *grace;    /* of leaving */
 	struct buf bad;         /* uint64_t: segments that are damaged or still referred to */
-	uint64_t quiet_tail, quiet_since_ns, backoff_until_ns;
+	uint64_t quiet_tail, quiet_since_ns;
+	uint64_t backoff_until_ns;
+	unsigned int useless;                 /* attempts in a row that gained nothing */
+	uint64_t rewrite_upto, rewrite_tombs; /* see rewrite() */
 
 	unsigned int percent; /* immutable after start, as rate */
 	uint64_t rate;
@@ -436,6 +440,26 @@ static emdb_err oldest_but(emdb_db *db, uint64_t seg, uint64_t *ret)
 	return EMDB_OK;
 }
 
+/*
+ * What counts is an estimate: the headers of very many very small writes, for
+ * instance, do not.  So that nothing is copied round and round, what gained
+ * nothing is not tried again soon.
+ */
+static void weigh(struct job *j, const struct journal_seg_info *seg, uint64_t copied)
+{
+	struct compactor *const c = j->c;
+
+	if (seg->len < (UINT64_C(1) << j->db->sb.segment_shift) / 4 || seg->id <= c->rewrite_upto)
+		return;
+	if (copied < seg->len - seg->len / 10) {
+		c->useless = 0;
+		return;
+	}
+	c->backoff_until_ns =
+		io_clock_mono_ns(j->db->io) +
+		(BACKOFF_NS << (c->useless < BACKOFF_MAX ? c->useless++ : BACKOFF_MAX));
+}
+
 /* c->lock held.  As compact_move(). */
 static emdb_err empty_segment(struct job *j, const struct journal_seg_info *seg)
 {
@@ -464,9 +488,7 @@ static emdb_err empty_segment(struct job *j, const struct journal_seg_info *seg)
 	emdb_assert(c->nemptied < LEAVING_MAX);
 	c->emptied[c->nemptied++] = seg->id;
 	c->emptied_bytes += m.copied;
-	if (m.copied > seg->len - seg->len / 10 &&
-	    seg->len > (UINT64_C(1) << j->db->sb.segment_shift) / 4)
-		c->backoff_until_ns = io_clock_mono_ns(j->db->io) + BACKOFF_NS;
+	weigh(j, seg, m.copied);
 	return EMDB_OK;
 }
 
@@ -485,6 +507,7 @@ struct survey {
 	size_t small;                         /* sealed ones below a quarter of their size */
 	const struct journal_seg_info *first; /* oldest that can be taken */
 	const struct journal_seg_info *first_small;
+	const struct journal_seg_info *last; /* newest that can be taken */
 	const struct journal_seg_info *due;  /* oldest with the share that was asked for */
 	const struct journal_seg_info *best; /* with the largest share */
 	uint64_t best_dead;
@@ -523,6 +546,7 @@ static void survey(emdb_db *db, const struct journal_seg_info *list, size_t n, u
 			continue;
 		if (!s->first)
 			s->first = g;
+		s->last = g;
 		if (g->len < size / 4) {
 			s->small++;
 			if (!s->first_small)
@@ -539,6 +563,27 @@ static void survey(emdb_db *db, const struct journal_seg_info *list, size_t n, u
 	}
 }
 
+/*
+ * What says that things are gone goes once all that is older has been written
+ * anew: from the oldest segment to the one that was the newest at the beginning.
+ * If that did not help, not again until there is twice as much.
+ */
+static const struct journal_seg_info *rewrite(struct compactor *c, const struct survey *s,
+					      uint64_t size)
+{
+	if (s->tombs < size / 4 || !share_at_least(s->tombs, s->total, STORE_PERCENT)) {
+		c->rewrite_tombs = 0;
+		return NULL;
+	}
+	if (!s->first || s->first->id <= c->rewrite_upto)
+		return s->first;
+	if (s->tombs < c->rewrite_tombs * 2)
+		return NULL;
+	c->rewrite_upto = s->last->id;
+	c->rewrite_tombs = s->tombs;
+	return s->first;
+}
+
 static const struct journal_seg_info *choose(emdb_db *db, const struct survey *s, bool low_space)
 {
 	const uint64_t size = UINT64_C(1) << db->sb.segment_shift;
@@ -552,10 +597,7 @@ static const struct journal_seg_info *choose(emdb_db *db, const struct survey *s
 		return s->best;
 	if (s->small > SMALL_MAX)
 		return s->first_small;
-	/* What says that things are gone goes once all that is older is written anew. */
-	if (s->tombs >= size / 4 && share_at_least(s->tombs, s->total, STORE_PERCENT))
-		return s->first;
-	return NULL;
+	return rewrite(db->compact, s, size);
 }
 
 /* ---- The thread ---------------------------------------------------------------------------- */

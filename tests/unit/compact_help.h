@@ -94,4 +94,96 @@ static inline void forget_checkpoints(const char *path)
 	(void)closedir(d);
 }
 
+/* ---- What counts, counted anew ---- */
+
+struct recount {
+	emdb_db *store;
+	uint64_t live[256]; /* by segment id */
+};
+
+static inline void recount_rec(struct recount *c, const struct rec *r, uint64_t ref, uint64_t size)
+{
+	emdb_db *const store = c->store;
+	bool counts = false;
+	struct obj_view v;
+	struct entry e;
+	const struct ns *ns;
+
+	if (r->kind == REC_INODE) {
+		counts = objtab_get_pinned(store, r->id, &v) && v.big && v.big->inode_ref == ref;
+	} else if (r->kind == REC_NS && r->id == EMDB_ROOT && r->mask & REC_F_ID) {
+		counts = atomic_load(&store->root->ref) == ref;
+	} else if (r->kind == REC_PUT || r->kind == REC_LINK || r->kind == REC_NS) {
+		ns = ns_find_pinned(store, r->ns);
+		counts = ns &&
+			 entry_find_pinned(store, ns, entry_hash(store, r->ns, r->key, r->key_len),
+					   r->key, r->key_len, true, &e) == EMDB_OK &&
+			 e.ref == ref;
+	}
+	if (counts)
+		c->live[(ref >> store->sb.segment_shift) % 256] += size;
+}
+
+static inline emdb_err recount_frame(void *ctx, struct segment *seg, const struct frame *f)
+{
+	struct recount *const c = ctx;
+	const unsigned int pin = epoch_pin(&c->store->epoch);
+	struct batch_iter it;
+	struct rec r;
+	uint64_t ref;
+
+	(void)seg;
+	if (f->kind < FRAME_BATCH && fmt_frame_rec(f, &r))
+		recount_rec(c, &r, f->lsn, f->len);
+	if (f->kind == FRAME_BATCH && fmt_batch_begin(f, &it))
+		while (fmt_batch_next(&it, &r, &ref) > 0)
+			recount_rec(c, &r, ref, f->lsn + it.at - ref_lsn(ref));
+	epoch_unpin(&c->store->epoch, pin);
+	return EMDB_OK;
+}
+
+static inline void recount_maps(struct recount *c)
+{
+	const unsigned int pin = epoch_pin(&c->store->epoch);
+	struct buf ids = BUF_INIT;
+
+	for (size_t shard = 0; shard < STORE_SHARDS; shard++)
+		CHECK_OK(objtab_big_ids(c->store, shard, &ids));
+	for (size_t i = 0; i < ids.len; i += sizeof(uint64_t)) {
+		struct extent_cursor cur = { 0, 0 };
+		struct obj_view v;
+		struct extent e;
+		uint64_t id;
+
+		memcpy(&id, ids.data + i, sizeof(id));
+		CHECK(objtab_get_pinned(c->store, id, &v));
+		while (extmap_next(&v.big->map, &cur, &e))
+			c->live[(e.ref >> c->store->sb.segment_shift) % 256] += e.len;
+	}
+	buf_release(&ids);
+	epoch_unpin(&c->store->epoch, pin);
+}
+
+/* The bytes that count in each segment are what was counted along the way.  Nobody else writes. */
+static inline void check_live(emdb_db *store)
+{
+	struct recount c = { .store = store };
+	struct journal_seg_info list[256];
+	size_t n;
+
+	(void)seal_all(store);
+	n = journal_segments(store->j, list, 256);
+	CHECK(n <= 256);
+	for (size_t i = 0; i < n; i++)
+		if (list[i].sealed)
+			CHECK_OK(journal_walk_segment(store->j, list[i].id, recount_frame, &c));
+	recount_maps(&c);
+	for (size_t i = 0; i < n; i++)
+		if (list[i].live != c.live[list[i].id % 256])
+			FAIL("segment %llu of %llu bytes: %llu count, not %llu",
+			     (unsigned long long)list[i].id, (unsigned long long)list[i].len,
+			     (unsigned long long)c.live[list[i].id % 256],
+			     (unsigned long long)list[i].live);
+}
+
 #endif

@@ -4,8 +4,11 @@
 
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 #define SEG EMDB_SEGMENT_MIN
 
@@ -659,6 +662,127 @@ TEST(test_compact__stops_when_told_and_goes_on_later)
 		want(db, EMDB_ROOT, key, noise(1000, (uint64_t)(i < 2000 ? i + 4000 : i)), 1000);
 	}
 	CHECK_OK(emdb_close(db));
+}
+
+/* ---- Snapshots, memory, death ---- */
+
+/* A segment is half way out: emptied, some of the copies before the cut, not yet retired. */
+TEST(test_compact__a_snapshot_in_the_middle)
+{
+	emdb_db *const db = new_store(-1);
+	struct emdb_snapshot snap;
+	emdb_db *view = NULL;
+	char key[16];
+	uint64_t ids[64];
+	size_t n;
+
+	for (int i = 0; i < 4000; i++) {
+		snprintf(key, sizeof(key), "k%d", i % 3000);
+		put(db, EMDB_ROOT, key, noise(500, (uint64_t)i), 500);
+		if (i % 7 == 0)
+			del(db, EMDB_ROOT, key);
+	}
+	(void)cut(db);
+	n = sealed_segments(db, ids, 64);
+	CHECK_OK(try_empty(db, ids[n - 1], NULL));
+	CHECK_OK(try_empty(db, ids[0], NULL));
+	CHECK_OK(emdb_snapshot_create(db, "s", &snap));
+	for (int i = 0; i < 3000; i++) {
+		snprintf(key, sizeof(key), "k%d", i);
+		put(db, EMDB_ROOT, key, "later", 5);
+	}
+	CHECK_OK(emdb_compact(db, NULL, NULL));
+	CHECK_OK(emdb_snapshot_open(db, "s", NULL, &view));
+	for (int i = 0; i < 3000; i++) {
+		const int last = i < 1000 ? i + 3000 : i;
+
+		snprintf(key, sizeof(key), "k%d", i);
+		if (last % 7 == 0)
+			want_none(view, EMDB_ROOT, key);
+		else
+			want(view, EMDB_ROOT, key, noise(500, (uint64_t)last), 500);
+		want(db, EMDB_ROOT, key, "later", 5);
+	}
+	CHECK_OK(emdb_close(view));
+	CHECK_OK(emdb_close(db));
+}
+
+TEST(test_compact__a_store_in_memory)
+{
+	const struct emdb_options o = { .size = sizeof(o), .segment_bytes = SEG };
+	struct emdb_compact_progress p;
+	emdb_db *db = NULL;
+	char key[16];
+
+	CHECK_OK(emdb_open_memory(&o, &db));
+	for (int i = 0; i < 6000; i++) {
+		snprintf(key, sizeof(key), "k%d", i % 500);
+		put(db, EMDB_ROOT, key, noise(1000, (uint64_t)i), 1000);
+	}
+	CHECK_OK(emdb_compact(db, NULL, &p));
+	for (int i = 5500; i < 6000; i++) {
+		snprintf(key, sizeof(key), "k%d", i % 500);
+		want(db, EMDB_ROOT, key, noise(1000, (uint64_t)i), 1000);
+	}
+	CHECK_OK(emdb_close(db));
+}
+
+/* Counts up 40 keys in turn, every third round removes them; tells how far it got. */
+static void count_for_ever(_Atomic(uint64_t) *done)
+{
+	emdb_db *const db = open_with(1);
+	char key[16];
+
+	for (uint64_t i = atomic_load(done);; i++) {
+		const struct emdb_compact_options o = { .size = sizeof(o), .min_dead_percent = 5 };
+
+		snprintf(key, sizeof(key), "k%d", (int)(i % 40));
+		if (i / 40 % 3 == 2)
+			(void)!emdb_remove(db, EMDB_ROOT, key, strlen(key), NULL, NULL);
+		else
+			put(db, EMDB_ROOT, key, noise(3000, i), 3000);
+		atomic_store(done, i + 1);
+		if (i % 2000 == 1999)
+			CHECK_OK(emdb_compact(db, &o, NULL));
+	}
+}
+
+/* Whatever compaction was at when it was killed: all that was acknowledged is there. */
+TEST(test_compact__killed_at_any_moment)
+{
+	_Atomic(uint64_t) *const done =
+		mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	uint64_t rnd = test_seed();
+	emdb_db *db = new_store(-1);
+
+	CHECK(done != MAP_FAILED);
+	CHECK_OK(emdb_close(db));
+	for (int round = 0; round < 8; round++) {
+		const pid_t pid = fork();
+		uint64_t end;
+
+		CHECK(pid >= 0);
+		if (pid == 0)
+			count_for_ever(done);
+		usleep((useconds_t)(30000 + test_rand(&rnd) % 100000));
+		CHECK_EQ(kill(pid, SIGKILL), 0);
+		CHECK_EQ(waitpid(pid, NULL, 0), pid);
+		if (round % 2)
+			forget_checkpoints(store_path);
+		db = open_with(-1);
+		end = atomic_load(done);
+		/* The last 39 for certain; the next one may have been done and not told. */
+		for (uint64_t i = end < 40 ? 0 : end - 39; i < end; i++) {
+			char key[16];
+
+			snprintf(key, sizeof(key), "k%d", (int)(i % 40));
+			if (i / 40 % 3 == 2)
+				want_none(db, EMDB_ROOT, key);
+			else
+				want(db, EMDB_ROOT, key, noise(3000, i), 3000);
+		}
+		CHECK_OK(emdb_close(db));
+	}
 }
 
 /* ---- Damage ---- */

@@ -92,6 +92,8 @@ TEST(test_compact__any_segment_in_any_order)
 			drop_some();
 			if (chance(30))
 				check_all(db);
+			DOING("count what counts");
+			check_live(db);
 		}
 		if (chance(1))
 			reopen(-1);
