@@ -1003,6 +1003,7 @@ TEST(test_checkpoint__io_errors)
 	CHECK(io);
 	small_store(db);
 	/* The backend is changed under the store: nobody else may look. */
+	compact_stop(db);
 	expire_stop(db);
 	checkpoint_stop(db);
 	for (unsigned int e = 0; e < 2; e++) {
