@@ -466,8 +466,15 @@ void control_stop(struct control *c)
 	(void)unlinkat(c->dir, CTL_SOCKET, 0);
 	hang_up(c);
 	(void)pthread_join(c->thread, NULL);
-	for (size_t i = 0; i < CONTROL_CONNECTIONS_MAX; i++)
-		if (c->connections[i].state != SLOT_FREE)
+	/* Nobody takes a slot any more; those that are taken only finish. */
+	for (size_t i = 0; i < CONTROL_CONNECTIONS_MAX; i++) {
+		bool used;
+
+		(void)pthread_mutex_lock(&c->lock);
+		used = c->connections[i].state != SLOT_FREE;
+		(void)pthread_mutex_unlock(&c->lock);
+		if (used)
 			(void)pthread_join(c->connections[i].thread, NULL);
+	}
 	control_free(c);
 }
