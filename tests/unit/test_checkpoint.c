@@ -897,6 +897,56 @@ TEST(test_checkpoint__close_leaves_nothing_to_replay)
 	}
 }
 
+/* Several blocks and runs of everything. */
+TEST(test_checkpoint__many_of_each)
+{
+	const struct emdb_create what = { .mode = S_IFREG | 0600 };
+	uint64_t rnd = test_seed(), ns = EMDB_ROOT, id;
+	struct emdb_attr attr;
+	char key[32];
+	emdb_db *db;
+
+	db = store_new(test_dir());
+	for (unsigned int i = 0; i < 60000 / SLOW; i++) {
+		const size_t n = (size_t)snprintf(key, sizeof(key), "key%u", i);
+
+		CHECK_OK(emdb_put(db, EMDB_ROOT, key, n, key, n,
+				  i % 2 ? EMDB_TTL_NEVER : INT64_C(4102444800000) + i));
+	}
+	for (unsigned int i = 0; i < 3000 / SLOW; i++) {
+		const size_t n = (size_t)snprintf(key, sizeof(key), "dir%u", i);
+
+		CHECK_OK(emdb_ns_create(db, i % 5 ? ns : EMDB_ROOT, key, n, &id));
+		ns = i % 7 ? ns : id;
+		CHECK_OK(emdb_put(db, id, "k", 1, "v", 1, EMDB_TTL_NEVER));
+	}
+	CHECK_OK(emdb_node_create(db, ns, "object", 6, &what, &attr));
+	for (unsigned int i = 0; i < 12000 / SLOW; i++)
+		CHECK_OK(emdb_node_write(db, attr.id, test_rand(&rnd) % (1u << 26), bulk, 100, 0));
+	emdb_node_forget(db, attr.id, 1);
+	CHECK_OK(emdb_checkpoint(db));
+	db->ckpt.bytes = UINT64_MAX;
+	CHECK_OK(emdb_remove(db, EMDB_ROOT, "key1", 4, NULL, NULL));
+	CHECK_OK(emdb_close(db));
+	check_ways(&rnd);
+}
+
+/* Nobody asks for it, but a lot was written. */
+TEST(test_checkpoint__comes_by_itself)
+{
+	emdb_db *const db = store_new(test_dir());
+	struct journal_checkpoint c = { .number = 0 };
+
+	for (unsigned int i = 0; i < 260; i++)
+		CHECK_OK(emdb_put(db, EMDB_ROOT, &i, sizeof(i), bulk, 256u << 10, EMDB_TTL_NEVER));
+	for (unsigned int i = 0; i < 200 && !c.number; i++) {
+		usleep(50000);
+		journal_checkpoint_get(db->j, &c);
+	}
+	CHECK_UEQ(c.number, 1);
+	CHECK_OK(emdb_close(db));
+}
+
 TEST(test_checkpoint__read_only_and_memory)
 {
 	emdb_db *db = store_new(test_dir());
