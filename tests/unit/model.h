@@ -68,6 +68,7 @@ struct model {
 	uint64_t rnd, ops;
 	uint64_t seen; /* the object looked at last */
 	uint32_t uid, gid;
+	int64_t default_ttl_ms; /* of the store, while this open lasts */
 	struct m_ns nss[M_NSS]; /* 0: the root */
 	struct m_entry entries[M_ENTRIES];
 	struct m_obj objs[M_OBJS];

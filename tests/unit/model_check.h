@@ -122,6 +122,31 @@ static void check_pieces(emdb_db *db, const struct m_obj *o, unsigned int n)
 	}
 }
 
+/* The key by id is one of its names. */
+static void check_name(emdb_db *db, const struct m_obj *o)
+{
+	static char buf[EMDB_KEY_MAX];
+	uint64_t parent;
+	size_t n;
+	const emdb_err err = emdb_node_key(db, o->id, buf, sizeof(buf), &n, &parent);
+	int key;
+
+	if (!o->nlink) {
+		want_err(err, EMDB_ERR_NOT_FOUND, "name of what has none");
+		return;
+	}
+	OK(err);
+	key = m_key_index(buf, n);
+	for (int i = 0; i < M_ENTRIES; i++) {
+		const struct m_entry *const e = &m->entries[i];
+
+		if (e->used && e->key == key && m->nss[e->ns].id == parent && e->obj >= 0 &&
+		    &m->objs[e->obj] == o)
+			return;
+	}
+	M_FAIL("key %d in %" PRIu64 " is no name of object %" PRIu64, key, parent, o->id);
+}
+
 /* Everything about an object that is referenced. */
 static void check_obj(emdb_db *db, const struct m_obj *o)
 {
@@ -130,8 +155,10 @@ static void check_obj(emdb_db *db, const struct m_obj *o)
 	OK(emdb_node_getattr(db, o->id, &a));
 	check_attr(o, &a);
 	check_pieces(db, o, 3);
-	if (!o->expired)
-		check_xattrs(db, o->id, o->x);
+	if (o->expired)
+		return;
+	check_xattrs(db, o->id, o->x);
+	check_name(db, o);
 }
 
 /* ---- One entry ---- */

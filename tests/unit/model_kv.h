@@ -134,13 +134,19 @@ static int64_t any_deadline(void)
 	}
 }
 
+/* The default of a namespace, of the store when it has none. */
+static int64_t lifetime(const struct m_ns *n)
+{
+	return n->ttl_ms ? n->ttl_ms : m->default_ttl_ms;
+}
+
 static int64_t deadline_in(int ns, int64_t asked)
 {
 	if (asked == EMDB_TTL_NEVER)
 		return 0;
 	if (asked != EMDB_TTL_DEFAULT)
 		return asked;
-	return m->nss[ns].ttl_ms ? m_now_ms() + m->nss[ns].ttl_ms : 0;
+	return lifetime(&m->nss[ns]) ? m_now_ms() + lifetime(&m->nss[ns]) : 0;
 }
 
 /* The id that the store gave a new entry. */
@@ -396,8 +402,8 @@ static void rearm(struct m_obj *o, int obj)
 		}
 		in = &m->nss[e->ns];
 	}
-	if (o->expires_ms && in && in->basis == EMDB_BASIS_MODIFY && in->ttl_ms)
-		o->expires_ms = m_now_ms() + in->ttl_ms;
+	if (o->expires_ms && in && in->basis == EMDB_BASIS_MODIFY && lifetime(in))
+		o->expires_ms = m_now_ms() + lifetime(in);
 }
 
 /* ---- Namespaces ---- */

@@ -33,10 +33,14 @@ static void store_open(unsigned int flags)
 				     .segment_bytes = EMDB_SEGMENT_MIN,
 				     .sweep_interval_ms = chance(50) ? 1 : -1,
 				     .commit_interval_s = -1,
+				     .flush =
+					     chance(5) ? EMDB_FLUSH_WRITE_THROUGH : EMDB_FLUSH_EACH,
+				     .default_ttl_ms = chance(20) ? 1 + (int64_t)below(5000) : 0,
 				     .compact_percent = (int32_t)below(3) * 10 - 10,
 				     .detail = &detail };
 	const emdb_err err = dir ? emdb_open(dir, &opts, &db) : emdb_open_memory(&opts, &db);
 
+	m->default_ttl_ms = opts.default_ttl_ms;
 	if (err)
 		M_FAIL("open: %s: %s", emdb_err_name(err), detail.text);
 }
