@@ -422,8 +422,29 @@ static emdb_err list_segments(emdb_db *db, struct journal_seg_info **ret, size_t
 	return EMDB_OK;
 }
 
-/* The oldest segment that will be there when seg and the emptied ones are gone. */
-static emdb_err oldest_but(emdb_db *db, uint64_t seg, uint64_t *ret)
+/* Bytes that emptying the segment would free; older: there are older segments that stay. */
+static uint64_t dead_bytes(const struct journal_seg_info *s, bool older)
+{
+	const uint64_t used = s->live + (older ? s->tombs : 0) + SEGMENT_OVERHEAD;
+
+	return s->len > used ? s->len - used : 0;
+}
+
+/*
+ * What is kept back for removals when the disk is full may be used for what
+ * takes no more than three quarters of it: then a whole segment comes back for it.
+ */
+static bool fits_reserve(const emdb_db *db, const struct journal_seg_info *s, bool older,
+			 const struct journal_seg_info *active)
+{
+	const uint64_t size = UINT64_C(1) << db->sb.segment_shift;
+	const uint64_t need = s->len - dead_bytes(s, older);
+
+	return active && active->len < size && need <= (size - active->len) / 4 * 3;
+}
+
+/* What emptying seg depends on in the others: which will be the oldest, and whether it may use the reserve. */
+static emdb_err look_around(emdb_db *db, const struct journal_seg_info *seg, struct mover *m)
 {
 	const struct compactor *const c = db->compact;
 	struct journal_seg_info *list;
@@ -432,10 +453,12 @@ static emdb_err oldest_but(emdb_db *db, uint64_t seg, uint64_t *ret)
 
 	if (err)
 		return err;
-	*ret = UINT64_MAX;
-	for (size_t i = 0; i < n && *ret == UINT64_MAX; i++)
-		if (list[i].id != seg && !id_in(c->emptied, c->nemptied, list[i].id))
-			*ret = list[i].id;
+	m->oldest = UINT64_MAX;
+	for (size_t i = 0; i < n && m->oldest == UINT64_MAX; i++)
+		if (list[i].id != seg->id && !id_in(c->emptied, c->nemptied, list[i].id))
+			m->oldest = list[i].id;
+	if (n && !list[n - 1].sealed && fits_reserve(db, seg, m->oldest < seg->id, &list[n - 1]))
+		m->flags = JOURNAL_RESERVE;
 	base_free(list);
 	return EMDB_OK;
 }
@@ -469,7 +492,7 @@ static emdb_err empty_segment(struct job *j, const struct journal_seg_info *seg)
 
 	m.pause = job_pause;
 	m.ctx = j;
-	err = oldest_but(j->db, seg->id, &m.oldest);
+	err = look_around(j->db, seg, &m);
 	if (err)
 		return err;
 	j->told = 0;
@@ -494,14 +517,6 @@ static emdb_err empty_segment(struct job *j, const struct journal_seg_info *seg)
 
 /* ---- Choosing ---------------------------------------------------------------------------- */
 
-/* Bytes that emptying the segment would free; older: there are older segments that stay. */
-static uint64_t dead_bytes(const struct journal_seg_info *s, bool older)
-{
-	const uint64_t used = s->live + (older ? s->tombs : 0) + SEGMENT_OVERHEAD;
-
-	return s->len > used ? s->len - used : 0;
-}
-
 struct survey {
 	uint64_t total, dead, tombs;
 	size_t small;                         /* sealed ones below a quarter of their size */
@@ -511,6 +526,7 @@ struct survey {
 	const struct journal_seg_info *due;  /* oldest with the share that was asked for */
 	const struct journal_seg_info *best; /* with the largest share */
 	uint64_t best_dead;
+	const struct journal_seg_info *fits; /* oldest that can be emptied on a full disk */
 	const struct journal_seg_info *active;
 	bool active_older;
 };
@@ -528,6 +544,8 @@ static void survey(emdb_db *db, const struct journal_seg_info *list, size_t n, u
 	bool older = false;
 
 	memset(s, 0, sizeof(*s));
+	if (n && !list[n - 1].sealed)
+		s->active = &list[n - 1];
 	for (size_t i = 0; i < n; i++) {
 		const struct journal_seg_info *const g = &list[i];
 		const uint64_t dead = dead_bytes(g, older);
@@ -537,10 +555,11 @@ static void survey(emdb_db *db, const struct journal_seg_info *list, size_t n, u
 		s->total += g->len;
 		s->dead += dead;
 		s->tombs += older ? g->tombs : 0;
-		if (!g->sealed && i + 1 == n) {
-			s->active = g;
+		if (g == s->active)
 			s->active_older = older;
-		}
+		if (g->sealed && !s->fits && !is_bad(c, g->id) &&
+		    (dead >= size / 64 || g->live == 0) && fits_reserve(db, g, older, s->active))
+			s->fits = g;
 		older = true;
 		if (!g->sealed || is_bad(c, g->id))
 			continue;
@@ -588,12 +607,13 @@ static const struct journal_seg_info *choose(emdb_db *db, const struct survey *s
 {
 	const uint64_t size = UINT64_C(1) << db->sb.segment_shift;
 
+	if (low_space)
+		return s->fits;
 	if (s->due)
 		return s->due;
 	if (s->best && s->best_dead >= size / 64 &&
-	    ((low_space && s->best_dead) ||
-	     (share_at_least(s->dead, s->total, STORE_PERCENT) &&
-	      share_at_least(s->best_dead, s->best->len, STORE_SEG_PERCENT))))
+	    share_at_least(s->dead, s->total, STORE_PERCENT) &&
+	    share_at_least(s->best_dead, s->best->len, STORE_SEG_PERCENT))
 		return s->best;
 	if (s->small > SMALL_MAX)
 		return s->first_small;
@@ -781,36 +801,32 @@ static emdb_err asked_step(struct job *j, const struct journal_seg_info *seg)
 	}
 }
 
-static emdb_err compact_asked(struct job *j, uint32_t percent)
+/* Empties what is worth it, oldest first.  *ret_full: there was no room for some of it. */
+static emdb_err asked_pass(struct job *j, uint32_t percent, bool *ret_full)
 {
-	emdb_db *const db = j->db;
 	struct journal_seg_info *list;
 	emdb_err err, bad = EMDB_OK;
-	uint64_t lsn;
 	size_t n;
 
-	err = journal_roll(db->j, &lsn);
-	/* Without room for another segment what is sealed can still be done. */
-	if (!err || err == EMDB_ERR_NO_SPACE)
-		err = journal_seal(db->j);
-	if (err && err != EMDB_ERR_NO_SPACE)
-		return err;
-	err = list_segments(db, &list, &n);
+	*ret_full = false;
+	err = list_segments(j->db, &list, &n);
 	if (err)
 		return err;
-	for (size_t i = 0; i < n; i++)
-		if (asked_for(db, list, n, i, percent)) {
-			j->p.segments++;
-			j->p.total_bytes += list[i].len;
-		}
+	for (size_t i = 0; i < n; i++) {
+		if (!asked_for(j->db, list, n, i, percent))
+			continue;
+		j->p.segments++;
+		j->p.total_bytes += list[i].len;
+	}
 	for (size_t i = 0; !err && i < n; i++) {
-		if (!asked_for(db, list, n, i, percent))
+		if (!asked_for(j->db, list, n, i, percent))
 			continue;
 		err = asked_step(j, &list[i]);
-		if (err == EMDB_ERR_CORRUPT || err == EMDB_ERR_IO) {
+		*ret_full = *ret_full || err == EMDB_ERR_NO_SPACE;
+		if (err == EMDB_ERR_CORRUPT || err == EMDB_ERR_IO)
 			bad = err;
+		if (err == EMDB_ERR_CORRUPT || err == EMDB_ERR_IO || err == EMDB_ERR_NO_SPACE)
 			err = EMDB_OK;
-		}
 		j->before += list[i].len;
 		j->p.done_bytes = j->before;
 		j->p.segments_done++;
@@ -818,12 +834,32 @@ static emdb_err compact_asked(struct job *j, uint32_t percent)
 			err = EMDB_ERR_CANCELLED;
 	}
 	base_free(list);
-	if (!err || err == EMDB_ERR_CANCELLED || err == EMDB_ERR_NO_SPACE) {
-		const emdb_err end = retire_step(db, j, GRACE_WAIT_NS);
+	if (!err || err == EMDB_ERR_CANCELLED) {
+		const emdb_err end = retire_step(j->db, j, GRACE_WAIT_NS);
 
 		err = err ? err : end;
 	}
 	return err ? err : bad;
+}
+
+static emdb_err compact_asked(struct job *j, uint32_t percent)
+{
+	emdb_db *const db = j->db;
+	uint64_t lsn, freed;
+	emdb_err err;
+	bool full;
+
+	err = journal_roll(db->j, &lsn);
+	/* Without room for another segment what is sealed can still be done. */
+	if (!err || err == EMDB_ERR_NO_SPACE)
+		err = journal_seal(db->j);
+	if (err && err != EMDB_ERR_NO_SPACE)
+		return err;
+	do {
+		freed = j->p.freed_bytes;
+		err = asked_pass(j, percent, &full);
+	} while (!err && full && j->p.freed_bytes > freed);
+	return !err && full ? EMDB_ERR_NO_SPACE : err;
 }
 
 emdb_err emdb_compact(emdb_db *db, const struct emdb_compact_options *opts,

@@ -14,6 +14,8 @@ struct mover {
 	uint64_t seg;
 	uint64_t lo, hi; /* LSNs of the segment: lo..hi-1 */
 	uint64_t oldest; /* lowest id of the other segments that will be there */
+	unsigned int
+		flags;   /* for journal_append(): JOURNAL_RESERVE when all of it will fit there */
 	uint64_t walked; /* bytes of the segment that were looked at */
 	uint64_t copied; /* bytes of the frames written for it */
 	uint64_t unpaid; /* of those, not yet told to pause() */

@@ -49,6 +49,7 @@ static inline emdb_err try_empty(emdb_db *store, uint64_t id, uint64_t *ret_copi
 			    .lo = lo,
 			    .hi = lo + (UINT64_C(1) << store->sb.segment_shift),
 			    .oldest = UINT64_MAX,
+			    .flags = JOURNAL_RESERVE,
 			    .pause = go_on };
 	emdb_err err;
 
