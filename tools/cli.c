@@ -89,7 +89,7 @@ int cli_fail(const struct cli *cli, int code, const char *fmt, ...)
 	return code;
 }
 
-static int exit_code(emdb_err err)
+int cli_exit_code(emdb_err err)
 {
 	if (err == EMDB_ERR_NO_STORE || err == EMDB_ERR_NOT_STORE)
 		return CLI_NO_STORE;
@@ -100,7 +100,7 @@ static int exit_code(emdb_err err)
 
 int cli_fail_err(const struct cli *cli, emdb_err err, const char *what)
 {
-	return cli_fail(cli, exit_code(err), "%s: %s", what, emdb_strerror(err));
+	return cli_fail(cli, cli_exit_code(err), "%s: %s", what, emdb_strerror(err));
 }
 
 /* ---- The store ---- */
@@ -147,7 +147,7 @@ static int fail_open(const struct cli *cli, const char *path, emdb_err err, cons
 		return cli_fail(cli, CLI_FAILED, "%s: %s: %s (see: emdb check, ls --salvage)", path,
 				emdb_strerror(err), detail);
 	if (*detail)
-		return cli_fail(cli, exit_code(err), "%s: %s: %s", path, emdb_strerror(err),
+		return cli_fail(cli, cli_exit_code(err), "%s: %s: %s", path, emdb_strerror(err),
 				detail);
 	return cli_fail_err(cli, err, path);
 }

@@ -82,6 +82,8 @@ void cli_warn(const struct cli *cli, const char *fmt, ...) __attribute__((format
 /* The same, last before leaving; returns code. */
 int cli_fail(const struct cli *cli, int code, const char *fmt, ...)
 	__attribute__((format(printf, 3, 4)));
+/* The exit code that belongs to an error. */
+int cli_exit_code(emdb_err err);
 /* "what: the error's text"; returns the exit code that belongs to it. */
 int cli_fail_err(const struct cli *cli, emdb_err err, const char *what);
 

@@ -182,11 +182,15 @@ static int print_backup(const struct cli *cli, const struct emdb_backup_report *
 	return CLI_OK;
 }
 
-static int fail_backup(const struct cli *cli, emdb_err err, const char *target, const char *detail)
+static int fail_backup(const struct cli *cli, emdb_err err, const struct cli_args *args,
+		       const char *detail)
 {
+	const bool source = err == EMDB_ERR_NO_STORE || err == EMDB_ERR_NOT_STORE;
+	const char *const what = args->argv[source ? 0 : 1];
+
 	if (!*detail)
-		return cli_fail_err(cli, err, target);
-	return cli_fail(cli, CLI_FAILED, "%s: %s: %s", target, emdb_strerror(err), detail);
+		return cli_fail_err(cli, err, what);
+	return cli_fail(cli, cli_exit_code(err), "%s: %s: %s", what, emdb_strerror(err), detail);
 }
 
 static int backup_open(const struct cli *cli, const struct cli_args *args, struct store *store)
@@ -204,7 +208,7 @@ static int backup_open(const struct cli *cli, const struct cli_args *args, struc
 	if (target)
 		err = store_backup(store, target, &opts, &report);
 	free(target);
-	return err ? fail_backup(cli, err, args->argv[1], detail.text) : print_backup(cli, &report);
+	return err ? fail_backup(cli, err, args, detail.text) : print_backup(cli, &report);
 }
 
 static int run_backup(struct cli *cli, const struct cli_args *args)
@@ -253,7 +257,7 @@ static int run_restore(struct cli *cli, const struct cli_args *args)
 
 	cli->json = args_has(args, 'j');
 	err = emdb_restore(args->argv[0], args->argv[1], &opts, &report);
-	return err ? fail_backup(cli, err, args->argv[1], detail.text) : print_backup(cli, &report);
+	return err ? fail_backup(cli, err, args, detail.text) : print_backup(cli, &report);
 }
 
 const struct cli_command cmd_restore = {

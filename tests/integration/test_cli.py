@@ -18,7 +18,8 @@ import emdbfmt
 from harness import binary, fallocate
 
 OK, FAILED, USAGE, PARTIAL, NO_STORE, LOCKED, CHECK, CANCELLED = 0, 1, 2, 3, 10, 11, 26, 130
-COMMANDS = ["init", "put", "get", "del", "ls", "mkns", "rmns", "ttl", "sweep", "stat", "lock", "check"]
+COMMANDS = ["init", "put", "get", "del", "ls", "mkns", "rmns", "ttl", "sweep", "stat", "lock", "check",
+            "flush", "checkpoint", "compact", "snapshot", "backup", "restore"]
 
 
 @pytest.fixture(scope="session")
@@ -390,7 +391,10 @@ def test_store_is_private(cli):
 COMMAND_LINES = [
     ["put", "S", "a", "x"], ["get", "S", "a"], ["del", "S", "a"], ["ls", "S"], ["mkns", "S", "a"],
     ["rmns", "S", "a"], ["ttl", "get", "S", "a"], ["ttl", "set", "S", "a", "1h"], ["sweep", "S"],
-    ["stat", "S"], ["lock", "S"], ["lock", "S", "break"], ["check", "S"],
+    ["stat", "S"], ["lock", "S"], ["lock", "S", "break"], ["check", "S"], ["flush", "S"],
+    ["checkpoint", "S"], ["compact", "S"], ["snapshot", "create", "S", "x"],
+    ["snapshot", "delete", "S", "x"], ["snapshot", "rename", "S", "x", "y"],
+    ["backup", "S", "/nonexistent/target"],
 ]
 
 
@@ -610,10 +614,14 @@ def test_help_tells_the_truth(emdb, command):
         for option in filter(None, (short, name)):
             if option in ("-h", "--help"):
                 continue
-            given = [option, "1M" if name == "--segment-size" else "1h"] if value else [option]
+            values = {"--segment-size": "1M", "--rate": "1M", "--min-dead": "50"}
+            given = [option, values.get(name, "1h")] if value else [option]
             words = {"ttl": ["set", cli.store, "a", "1h"], "init": [cli.store], "lock": [cli.store],
                      "stat": [cli.store], "check": [cli.store], "ls": [cli.store],
-                     "sweep": [cli.store]}.get(command, [cli.store, "a"])
+                     "sweep": [cli.store], "flush": [cli.store], "checkpoint": [cli.store],
+                     "compact": [cli.store], "snapshot": ["list", cli.store]}.get(command, [cli.store, "a"])
+            if name == "--past-newer":
+                words = ["rollback", cli.store, "x"]
             code = FAILED if command == "init" else NO_STORE
             assert b"option" not in cli.raw(command, *given, *words, code=code).stderr
 
