@@ -182,15 +182,17 @@ static int print_backup(const struct cli *cli, const struct emdb_backup_report *
 	return CLI_OK;
 }
 
-static int fail_backup(const struct cli *cli, emdb_err err, const struct cli_args *args,
+static int fail_backup(const struct cli *cli, emdb_err err, int code, const char *what,
 		       const char *detail)
 {
-	const bool source = err == EMDB_ERR_NO_STORE || err == EMDB_ERR_NOT_STORE;
-	const char *const what = args->argv[source ? 0 : 1];
-
 	if (!*detail)
-		return cli_fail_err(cli, err, what);
-	return cli_fail(cli, cli_exit_code(err), "%s: %s: %s", what, emdb_strerror(err), detail);
+		return cli_fail(cli, code, "%s: %s", what, emdb_strerror(err));
+	return cli_fail(cli, code, "%s: %s: %s", what, emdb_strerror(err), detail);
+}
+
+static bool is_no_store(emdb_err err)
+{
+	return err == EMDB_ERR_NO_STORE || err == EMDB_ERR_NOT_STORE;
 }
 
 static int backup_open(const struct cli *cli, const struct cli_args *args, struct store *store)
@@ -208,7 +210,11 @@ static int backup_open(const struct cli *cli, const struct cli_args *args, struc
 	if (target)
 		err = store_backup(store, target, &opts, &report);
 	free(target);
-	return err ? fail_backup(cli, err, args, detail.text) : print_backup(cli, &report);
+	/* The store is there: it is the target that is something else. */
+	if (err)
+		return fail_backup(cli, err, is_no_store(err) ? CLI_FAILED : cli_exit_code(err),
+				   args->argv[1], detail.text);
+	return print_backup(cli, &report);
 }
 
 static int run_backup(struct cli *cli, const struct cli_args *args)
@@ -257,7 +263,10 @@ static int run_restore(struct cli *cli, const struct cli_args *args)
 
 	cli->json = args_has(args, 'j');
 	err = emdb_restore(args->argv[0], args->argv[1], &opts, &report);
-	return err ? fail_backup(cli, err, args, detail.text) : print_backup(cli, &report);
+	if (err)
+		return fail_backup(cli, err, cli_exit_code(err),
+				   args->argv[is_no_store(err) ? 0 : 1], detail.text);
+	return print_backup(cli, &report);
 }
 
 const struct cli_command cmd_restore = {
