@@ -95,8 +95,10 @@ emdb_err manifest_load(struct emdb_io *io, int dirfd, struct manifest *m)
 	emdb_err err;
 	const int rc = io_read_file(io, dirfd, MANIFEST_NAME, FMT_MANIFEST_MAX, &b);
 
-	if (rc < 0)
+	if (rc < 0) {
+		buf_release(&b);
 		return rc == -EFBIG ? EMDB_ERR_CORRUPT : err_of_io(rc);
+	}
 	err = fmt_manifest_decode(b.data, b.len, &head);
 	if (!err)
 		err = with_rows(&head, &got);
