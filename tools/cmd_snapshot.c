@@ -1,170 +1,258 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Command snapshot: the store as it was. */
+/* Command snapshot: create, list, delete, rename, rollback; the rest is in snap_*.c. */
 #include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
-#include "tools/cli.h"
+#include "tools/snapshot.h"
 #include "tools/text.h"
 
-#define OPT_PAST_NEWER OPT_LONG_ONLY
+/* ---- A snapshot on one line ---- */
 
-struct action {
-	const char *name;
-	int argc; /* with the action and the store */
-	int (*run)(struct cli *cli, const struct cli_args *args);
-};
-
-/* ---- list ---- */
-
-static void print_json(struct out *out, const struct emdb_snapshot *s)
+static void print_row(const struct cli *cli, const struct emdb_snapshot *s, bool tabs)
 {
-	char when[TEXT_TIME_SIZE];
+	char when[TEXT_TIME_SIZE], size[TEXT_SIZE_SIZE];
+	struct out *const out = cli->out;
 	bool first = true;
 
-	out_str(out, "{");
-	out_json_str(out, &first, "name", s->name);
-	if (s->err) {
-		out_json_str(out, &first, "error", emdb_strerror(s->err));
-	} else {
+	if (cli->json) {
+		out_str(out, "{");
+		out_json_str(out, &first, "name", s->name);
 		out_json_u64(out, &first, "number", s->number);
 		out_json_str(out, &first, "created", text_time(s->created_ns / 1000000, when));
 		out_json_i64(out, &first, "created_ns", s->created_ns);
 		out_json_u64(out, &first, "lsn", s->lsn);
 		out_json_u64(out, &first, "bytes", s->bytes);
+		if (s->err)
+			out_json_str(out, &first, "error", emdb_strerror(s->err));
+		out_str(out, "}\n");
+		return;
 	}
-	out_str(out, "}\n");
-}
-
-static bool print_snapshot(void *ctx, const struct emdb_snapshot *s)
-{
-	const struct cli *const cli = ctx;
-	struct out *const out = cli->out;
-	char when[TEXT_TIME_SIZE], size[TEXT_SIZE_SIZE];
-
-	if (cli->json) {
-		print_json(out, s);
-		return !out->err;
-	}
-	if (s->err)
-		out_printf(out, "%-24s  %8s  ", "damaged", "-");
+	(void)text_time(s->created_ns / 1000000, when);
+	if (tabs)
+		out_printf(out, "%" PRIu64 "\t%s\t%" PRIu64 "\t", s->number, when, s->bytes);
 	else
-		out_printf(out, "%24s  %8s  ", text_time(s->created_ns / 1000000, when),
+		out_printf(out, "%6" PRIu64 "  %s  %8s  ", s->number, when,
 			   text_size(s->bytes, size));
 	out_name(out, s->name, strlen(s->name));
+	if (s->err)
+		out_printf(out, "%s(%s)", tabs ? "\t" : "  ", emdb_strerror(s->err));
 	out_str(out, "\n");
-	return !out->err;
 }
 
-/* The store may be in use: what is there is read from its directory. */
-static int run_list(struct cli *cli, const struct cli_args *args)
-{
-	char *const dir = store_directory(args->argv[1]);
-	emdb_err err = EMDB_ERR_NOMEM;
+/* ---- create ---- */
 
-	if (dir)
-		err = emdb_snapshot_list_at(dir, print_snapshot, cli);
-	free(dir);
-	return err ? cli_fail_err(cli, err, args->argv[1]) : CLI_OK;
+/* For who gives no name: the time, as 2026-11-22T09-30-00Z. */
+static void name_of_now(char buf[static SNAP_OWN_NAME])
+{
+	const time_t now = time(NULL);
+	struct tm tm;
+
+	memset(&tm, 0, sizeof(tm));
+	(void)gmtime_r(&now, &tm);
+	(void)strftime(buf, SNAP_OWN_NAME, "%Y-%m-%dT%H-%M-%SZ", &tm);
 }
 
-/* ---- create, delete, rename ---- */
-
-static int change_open(struct cli *cli, const struct cli_args *args, struct store *store)
+static int fail_action(const struct cli *cli, struct store *store, emdb_err err, const char *what)
 {
-	const char *const action = args->argv[0];
+	const char *const remark = store_remark(store);
+
+	if (*remark)
+		return cli_fail(cli, CLI_FAILED, "%s: %s: %s", what, emdb_strerror(err), remark);
+	if (err == EMDB_ERR_INVAL)
+		return cli_fail(cli, CLI_FAILED, "%s: not a name for a snapshot", what);
+	if (err == EMDB_ERR_UNSUPPORTED)
+		return cli_fail(cli, CLI_FAILED, "%s: the file system has no hard links", what);
+	return cli_fail_err(cli, err, what);
+}
+
+static int snap_create(struct cli *cli, const struct cli_args *args)
+{
+	const char *const path = args->argv[1];
+	const char *name = args->argc > 2 ? args->argv[2] : NULL;
+	char own[SNAP_OWN_NAME];
 	struct emdb_snapshot made = { .number = 0 };
-	emdb_err err;
-
-	if (strcmp(action, "create") == 0)
-		err = store_snapshot_create(store, args->argv[2], &made);
-	else if (strcmp(action, "delete") == 0)
-		err = store_snapshot_delete(store, args->argv[2]);
-	else
-		err = store_snapshot_rename(store, args->argv[2], args->argv[3]);
-	if (err)
-		return cli_fail_err(cli, err,
-				    err == EMDB_ERR_EXISTS ? args->argv[args->argc - 1]
-							   : args->argv[2]);
-	if (made.number && cli->json)
-		print_json(cli->out, &made);
-	return CLI_OK;
-}
-
-static int run_change(struct cli *cli, const struct cli_args *args)
-{
 	struct store *store = NULL;
-	const int code = cli_open(cli, args->argv[1], 0, &store);
+	emdb_err err;
+	int code;
 
+	name_of_now(own);
+	code = cli_open(cli, path, 0, &store);
 	if (code)
 		return code;
-	return cli_close(cli, args->argv[1], store, change_open(cli, args, store));
+	err = store_snapshot_create(store, name ? name : own, &made);
+	if (err)
+		code = fail_action(cli, store, err, name ? name : own);
+	else if (cli->json)
+		print_row(cli, &made, false);
+	else if (!name)
+		out_printf(cli->out, "%s\n", own);
+	return cli_close(cli, path, store, code);
+}
+
+/* ---- delete, rename ---- */
+
+static int snap_delete(struct cli *cli, const struct cli_args *args)
+{
+	const char *const path = args->argv[1];
+	struct store *store = NULL;
+	int i, failed = 0, code;
+
+	code = cli_open(cli, path, 0, &store);
+	if (code)
+		return code;
+	for (i = 2; i < args->argc; i++) {
+		const emdb_err err = store_snapshot_delete(store, args->argv[i]);
+
+		if (err) {
+			(void)fail_action(cli, store, err, args->argv[i]);
+			failed++;
+		}
+	}
+	if (failed)
+		code = failed == args->argc - 2 ? CLI_FAILED : CLI_PARTIAL;
+	return cli_close(cli, path, store, code);
+}
+
+static int snap_rename(struct cli *cli, const struct cli_args *args)
+{
+	const char *const path = args->argv[1];
+	struct store *store = NULL;
+	emdb_err err;
+	int code;
+
+	code = cli_open(cli, path, 0, &store);
+	if (code)
+		return code;
+	err = store_snapshot_rename(store, args->argv[2], args->argv[3]);
+	if (err)
+		code = fail_action(cli, store, err,
+				   err == EMDB_ERR_EXISTS ? args->argv[3] : args->argv[2]);
+	return cli_close(cli, path, store, code);
+}
+
+/* ---- list ---- */
+
+static int snap_show(struct cli *cli, const struct cli_args *args)
+{
+	const char *const path = args->argv[1];
+	char *const dir = store_directory(path);
+	const bool tabs = args_has(args, 'H');
+	struct snap_list list = { .rows = NULL };
+	emdb_err err = dir ? snap_list_read(dir, &list) : EMDB_ERR_NOMEM;
+	size_t i;
+
+	for (i = 0; !err && i < list.count; i++)
+		print_row(cli, &list.rows[i], tabs);
+	snap_list_release(&list);
+	free(dir);
+	return err ? cli_fail_err(cli, err, path) : CLI_OK;
 }
 
 /* ---- rollback ---- */
 
-static int run_rollback(struct cli *cli, const struct cli_args *args)
+static int snap_rollback(struct cli *cli, const struct cli_args *args)
 {
-	const unsigned int flags = args_has(args, OPT_PAST_NEWER) ? EMDB_ROLLBACK_PAST_NEWER : 0;
+	const char *const path = args->argv[1], *const name = args->argv[2];
+	const unsigned int flags = args_has(args, 'f') ? EMDB_ROLLBACK_PAST_NEWER : 0;
 	struct emdb_detail detail = { .text = "" };
-	char *const dir = store_directory(args->argv[1]);
-	emdb_err err = EMDB_ERR_NOMEM;
+	char *const dir = store_directory(path);
+	const emdb_err err = dir ? emdb_rollback(dir, name, flags, &detail) : EMDB_ERR_NOMEM;
+	struct emdb_lock_info info;
+	char holder[512];
+	int code = CLI_OK;
 
-	if (dir)
-		err = emdb_rollback(dir, args->argv[2], flags, &detail);
-	free(dir);
-	if (err == EMDB_ERR_LOCKED)
-		return cli_fail(cli, CLI_LOCKED, "%s: the store is in use: unmount it first",
-				args->argv[1]);
-	if (err && detail.text[0])
-		return cli_fail(cli, CLI_FAILED, "%s: %s: %s", args->argv[2], emdb_strerror(err),
+	if (err == EMDB_ERR_LOCKED && !emdb_lock_holder(dir, &info)) {
+		cli_holder_text(&info, holder, sizeof(holder));
+		code = cli_fail(cli, CLI_LOCKED, "%s: the store is in use by %s", path, holder);
+	} else if (err == EMDB_ERR_CONFLICT) {
+		code = cli_fail(cli, CLI_FAILED, "%s (--past-newer goes past them; they stay)",
 				detail.text);
-	return err ? cli_fail_err(cli, err, args->argv[2]) : CLI_OK;
+	} else if (err == EMDB_ERR_NOT_FOUND) {
+		code = cli_fail(cli, CLI_FAILED, "%s: no snapshot %s", path, name);
+	} else if (err) {
+		code = cli_fail_err(cli, err, *detail.text ? detail.text : path);
+	}
+	free(dir);
+	return code;
 }
 
-/* ---- The command ---- */
+/* ---- The actions ---- */
 
-static const struct action actions[] = {
-	{ "create", 3, run_change }, { "delete", 3, run_change },     { "rename", 4, run_change },
-	{ "list", 2, run_list },     { "rollback", 3, run_rollback },
+static const struct action {
+	const char *name, *synopsis;
+	int args_min, args_max; /* with action and store */
+	int (*run)(struct cli *cli, const struct cli_args *args);
+} actions[] = {
+	{ "create", "STORE [NAME]", 2, 3, snap_create },
+	{ "list", "[-Hj] STORE", 2, 2, snap_show },
+	{ "delete", "STORE NAME...", 3, INT_MAX, snap_delete },
+	{ "rename", "STORE OLD NEW", 4, 4, snap_rename },
+	{ "diff", "[-Hj] STORE A [B]", 3, 4, snap_diff },
+	{ "prune", "[-nj] --keep-...=N STORE", 2, 2, snap_prune },
+	{ "run", "[--path DIR] STORE -- COMMAND...", 3, INT_MAX, snap_run },
+	{ "rollback", "[-f] STORE NAME", 3, 3, snap_rollback },
 };
 
 static int run_snapshot(struct cli *cli, const struct cli_args *args)
 {
-	const char *const name = args->argv[0];
 	size_t i;
 
 	cli->json = args_has(args, 'j');
 	for (i = 0; i < sizeof(actions) / sizeof(*actions); i++) {
-		if (strcmp(actions[i].name, name) != 0)
+		const struct action *const a = &actions[i];
+
+		if (strcmp(args->argv[0], a->name) != 0)
 			continue;
-		if (args->argc != actions[i].argc)
-			return cli_fail(
-				cli, CLI_USAGE, "%s arguments for %s (see: emdb snapshot --help)",
-				args->argc < actions[i].argc ? "missing" : "too many", name);
-		return actions[i].run(cli, args);
+		if (args->argc < a->args_min || args->argc > a->args_max)
+			return cli_fail(cli, CLI_USAGE, "%s arguments; usage: emdb snapshot %s %s",
+					args->argc < a->args_min ? "missing" : "too many", a->name,
+					a->synopsis);
+		return a->run(cli, args);
 	}
-	return cli_fail(cli, CLI_USAGE,
-			"unknown action %s: create, list, delete, rename or rollback", name);
+	return cli_fail(cli, CLI_USAGE, "unknown action %s (see: emdb snapshot --help)",
+			args->argv[0]);
 }
 
 static const struct cli_opt snapshot_opts[] = {
-	{ 'j', "json", NULL, "list, create: JSON lines" },
-	{ OPT_PAST_NEWER, "past-newer", NULL, "rollback: also to one that is not the newest" },
+	{ 'H', "tabs", NULL, "list, diff: tabs between columns, sizes in bytes" },
+	{ 'j', "json", NULL, "create, list, diff, prune: JSON lines" },
+	{ 'n', "dry-run", NULL, "prune: only say what would be removed" },
+	{ 'f', "past-newer", NULL, "rollback: also to one that is not the newest" },
+	{ SNAP_KEEP_LAST, "keep-last", "N", "prune: keep the N newest" },
+	{ SNAP_KEEP_HOURLY, "keep-hourly", "N", "the newest of each of N hours" },
+	{ SNAP_KEEP_DAILY, "keep-daily", "N", "of each of N days" },
+	{ SNAP_KEEP_WEEKLY, "keep-weekly", "N", "of each of N weeks" },
+	{ SNAP_KEEP_MONTHLY, "keep-monthly", "N", "of each of N months" },
+	{ SNAP_PATH, "path", "DIR", "run: mount there (default: STORE.snapshot)" },
 	{ 0, NULL, NULL, NULL },
 };
 
 const struct cli_command cmd_snapshot = {
 	.name = "snapshot",
-	.synopsis = "ACTION [OPTIONS] STORE [NAME [NEW-NAME]]",
-	.summary = "make, list, remove and rename snapshots of a store",
+	.synopsis = "ACTION [OPTIONS] STORE [ARGUMENTS]",
+	.summary = "make, list, compare and remove snapshots",
 	.details =
-		"create STORE NAME, delete STORE NAME, rename STORE NAME NEW-NAME, list STORE,\n"
-		"rollback STORE NAME.  A snapshot is the whole store at one moment; it takes no\n"
-		"room but what changes later, and lies in STORE/snapshots/NAME, a store that opens\n"
-		"read-only.  rollback makes the store what it was then; it must not be mounted.\n",
+		"  create STORE [NAME]        of everything, at one moment; prints the name if none\n"
+		"                             is given\n"
+		"  list STORE                 the oldest first\n"
+		"  delete STORE NAME...\n"
+		"  rename STORE OLD NEW\n"
+		"  diff STORE A [B]           what is different in B (without it: now): + new,\n"
+		"                             - gone, M changed, R renamed\n"
+		"  prune STORE                removes all but what a --keep option says\n"
+		"  run STORE -- COMMAND...    makes one, mounts it, runs the command with {} in its\n"
+		"                             words, and EMDB_SNAPSHOT_PATH, being the path; then\n"
+		"                             removes it and exits as the command did\n"
+		"  rollback STORE NAME        takes the store, not in use, back to a snapshot\n"
+		"\n"
+		"A snapshot is in STORE/snapshots/NAME and opens like a store, read-only.\n"
+		"\"latest\" names the newest one where one is read.\n",
 	.opts = snapshot_opts,
 	.args_min = 2,
-	.args_max = 4,
+	.args_max = INT_MAX,
 	.run = run_snapshot,
 };

@@ -474,6 +474,11 @@ emdb_err store_compact(struct store *s, const struct emdb_compact_options *opts,
 	return err;
 }
 
+emdb_db *store_db(struct store *s)
+{
+	return s->db;
+}
+
 emdb_err store_snapshot_create(struct store *s, const char *name, struct emdb_snapshot *ret)
 {
 	const size_t n = strlen(name);

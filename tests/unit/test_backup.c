@@ -56,15 +56,13 @@ static void expect_at(const char *path, const char *key, const char *value)
 	CHECK_OK(emdb_close(db));
 }
 
-/* DIR/name, for the life of the process. */
+/* DIR/name, for the life of the test. */
 static const char *in(const char *dir, const char *name)
 {
-	static char *paths[256];
-	static size_t n;
+	char *path;
 
-	CHECK(n < ARRAY_SIZE(paths));
-	CHECK(asprintf(&paths[n], "%s/%s", dir, name) > 0);
-	return paths[n++];
+	CHECK(asprintf(&path, "%s/%s", dir, name) > 0);
+	return path;
 }
 
 static bool exists(const char *path)

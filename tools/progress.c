@@ -1,0 +1,115 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+#include "tools/progress.h"
+
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "tools/text.h"
+
+#define EVERY_MS 200
+
+static int64_t now_ms(void)
+{
+	struct timespec ts = { .tv_sec = 0 };
+
+	(void)clock_gettime(CLOCK_MONOTONIC, &ts);
+	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
+}
+
+void progress_begin(struct progress *p, const struct cli *cli, bool quiet)
+{
+	*p = (struct progress){
+		.cli = cli,
+		.quiet = quiet,
+		.tty = !cli->json && isatty(STDERR_FILENO),
+		.began_ms = now_ms(),
+	};
+	p->last_ms = p->began_ms;
+}
+
+int64_t progress_elapsed_ms(const struct progress *p)
+{
+	return now_ms() - p->began_ms;
+}
+
+/* What is left at the rate so far, ms; -1: not known yet. */
+static int64_t remaining_ms(const struct progress *p, int64_t elapsed)
+{
+	if (!p->total || !p->done || p->done > p->total)
+		return -1;
+	return (int64_t)((double)elapsed * (double)(p->total - p->done) / (double)p->done);
+}
+
+static void line_json(const struct progress *p, int64_t elapsed)
+{
+	struct out *const out = p->cli->out;
+	const int64_t left = remaining_ms(p, elapsed);
+	bool first = true;
+
+	out_str(out, "{");
+	out_json_str(out, &first, "message_type", "status");
+	out_json_i64(out, &first, "seconds_elapsed", elapsed / 1000);
+	if (left >= 0)
+		out_json_i64(out, &first, "seconds_remaining", left / 1000);
+	if (p->total) {
+		out_json_name(out, &first, "percent_done");
+		out_printf(out, "%.4f", (double)p->done / (double)p->total);
+		out_json_u64(out, &first, "total_bytes", p->total);
+	}
+	out_json_u64(out, &first, "bytes_done", p->done);
+	out_str(out, "}\n");
+	(void)out_flush(out);
+}
+
+static void line_tty(const struct progress *p, int64_t elapsed)
+{
+	char done[TEXT_SIZE_SIZE], total[TEXT_SIZE_SIZE], rate[TEXT_SIZE_SIZE];
+	char left[TEXT_SPAN_SIZE], line[256];
+	const int64_t left_ms = remaining_ms(p, elapsed);
+	int n;
+	ssize_t written;
+
+	(void)text_size(p->done, done);
+	(void)text_size(p->total, total);
+	(void)text_size(elapsed > 0 ? p->done * 1000 / (uint64_t)elapsed : 0, rate);
+	if (p->total)
+		n = snprintf(line, sizeof(line), "\r\033[K%3u%%  %s of %s, %s/s, %s left",
+			     (unsigned int)(p->done * 100 / p->total), done, total, rate,
+			     left_ms < 0 ? "?" : text_span(left_ms, left));
+	else
+		n = snprintf(line, sizeof(line), "\r\033[K%s, %s/s", done, rate);
+	written = write(STDERR_FILENO, line, (size_t)n);
+	(void)written;
+}
+
+bool progress_step(void *ctx, uint64_t done, uint64_t total)
+{
+	struct progress *const p = ctx;
+	const int64_t now = now_ms();
+
+	p->done = done;
+	p->total = total;
+	if (p->quiet || (!p->tty && !p->cli->json) || now - p->last_ms < EVERY_MS)
+		return true;
+	p->last_ms = now;
+	p->shown = true;
+	if (p->tty)
+		line_tty(p, now - p->began_ms);
+	else
+		line_json(p, now - p->began_ms);
+	return true;
+}
+
+void progress_end(struct progress *p)
+{
+	static const char clear[] = "\r\033[K";
+	ssize_t written;
+
+	if (!p->shown || !p->tty)
+		return;
+	written = write(STDERR_FILENO, clear, sizeof(clear) - 1);
+	(void)written;
+}
