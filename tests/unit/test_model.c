@@ -13,9 +13,9 @@
 /* ---- Runs ---- */
 
 #ifdef __SANITIZE_THREAD__
-#define OPS_DEFAULT 800u /* each fork takes a while */
+#define OPS_DEFAULT 600u /* each fork takes a while */
 #else
-#define OPS_DEFAULT 2500u
+#define OPS_DEFAULT 1800u
 #endif
 
 static unsigned int run_length(void)
