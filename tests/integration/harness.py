@@ -107,10 +107,15 @@ def remove_tree(path):
     path = pathlib.Path(path)
     if os.environ.get("EMDB_KEEP"):
         return
-    with open("/proc/self/mounts") as f:
-        if any(line.split()[1].startswith(f"{path}/") for line in f):
+    # A daemon in the background goes on writing for a moment after its mount is gone.
+    for _ in range(100):
+        with open("/proc/self/mounts") as f:
+            if any(line.split()[1].startswith(f"{path}/") for line in f):
+                return
+        shutil.rmtree(path, ignore_errors=True)
+        if not path.exists():
             return
-    shutil.rmtree(path, ignore_errors=True)
+        time.sleep(0.05)
 
 
 class Mount:

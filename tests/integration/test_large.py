@@ -61,6 +61,7 @@ def test_random_operations_on_several_files_at_once(d, fsx, rng):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3600)
 def test_a_million_random_operations(mount, fsx, rng):
     for round_ in range(20):
         for name, limit in (("tiny", 5000), ("small", 100_000), ("large", 4 * MIB)):
