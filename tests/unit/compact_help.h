@@ -9,6 +9,13 @@
 
 #include "core/compact_i.h"
 
+/* Sanitizers are slow: less of the same then. */
+#ifdef EMDB_DEBUG
+#define SLOWER 4
+#else
+#define SLOWER 1
+#endif
+
 static inline bool go_on(void *ctx, struct mover *mover, uint64_t bytes)
 {
 	(void)ctx, (void)mover, (void)bytes;

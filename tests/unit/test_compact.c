@@ -546,7 +546,7 @@ TEST(test_compact__beside_writers_and_readers)
 		c[i] = (struct crowd){ db, i, &stop };
 		CHECK_EQ(pthread_create(&t[i], NULL, worker, &c[i]), 0);
 	}
-	for (int i = 0; i < 12; i++) {
+	for (int i = 0; i < 12 / SLOWER; i++) {
 		const struct emdb_compact_options o = { .size = sizeof(o), .min_dead_percent = 10 };
 
 		usleep(60000);
@@ -570,12 +570,12 @@ TEST(test_compact__deleting_everything_gives_the_room_back)
 	struct emdb_stats st;
 	char key[16];
 
-	for (int i = 0; i < 12000; i++) {
+	for (int i = 0; i < 12000 / SLOWER; i++) {
 		snprintf(key, sizeof(key), "k%d", i);
 		put(db, EMDB_ROOT, key, noise(1000, 9), 1000);
 	}
-	CHECK(segment_files() > 10);
-	for (int i = 0; i < 12000; i++) {
+	CHECK(segment_files() > 10 / SLOWER);
+	for (int i = 0; i < 12000 / SLOWER; i++) {
 		snprintf(key, sizeof(key), "k%d", i);
 		del(db, EMDB_ROOT, key);
 	}
@@ -587,7 +587,7 @@ TEST(test_compact__deleting_everything_gives_the_room_back)
 	}
 	CHECK(st.journal_bytes < SEG / 4);
 	CHECK(segment_files() <= 2);
-	CHECK(st.compactions > 10);
+	CHECK(st.compactions > 10 / SLOWER);
 	CHECK_OK(emdb_close(db));
 }
 
@@ -757,7 +757,7 @@ TEST(test_compact__killed_at_any_moment)
 
 	CHECK(done != MAP_FAILED);
 	CHECK_OK(emdb_close(db));
-	for (int round = 0; round < 8; round++) {
+	for (int round = 0; round < 8 / SLOWER; round++) {
 		const pid_t pid = fork();
 		uint64_t end;
 

@@ -82,7 +82,7 @@ static void reopen(int percent)
 
 TEST(test_compact__any_segment_in_any_order)
 {
-	const unsigned int n = run_length(2500);
+	const unsigned int n = run_length(1800 / SLOWER);
 
 	begin();
 	store_open(-1);
@@ -105,7 +105,7 @@ TEST(test_compact__any_segment_in_any_order)
 /* As programs have it: the thread at work, and now and then somebody who asks. */
 TEST(test_compact__in_the_background)
 {
-	const unsigned int n = run_length(2500);
+	const unsigned int n = run_length(1800 / SLOWER);
 
 	begin();
 	store_open(1);
