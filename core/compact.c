@@ -676,6 +676,9 @@ static bool background_step(struct job *j)
 	else
 		victim = NULL;
 	base_free(list);
+	/* Somebody has an object open whose record cannot go yet. */
+	if (err == EMDB_ERR_BUSY)
+		c->backoff_until_ns = io_clock_mono_ns(db->io) + BACKOFF_NS;
 	if (err == EMDB_ERR_NO_SPACE) {
 		err = retire_step(db, j, GRACE_STEP_NS * 20);
 		c->backoff_until_ns = io_clock_mono_ns(db->io) + BACKOFF_NS / 10;

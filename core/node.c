@@ -81,7 +81,9 @@ static emdb_err lookup_pinned(emdb_db *db, const struct ns *ns, const void *key,
 		if (e.rec.kind == REC_NS)
 			return EMDB_OK;
 		err = entry_find_pinned(db, ns, hash, key, key_len, true, &again);
-		if (!err && again.slot == e.slot)
+		/* Another A may have left a row that B knew nothing of. */
+		if (!err && again.slot == e.slot &&
+		    !(e.rec.kind == REC_PUT && objtab_correct(db, e.id, ns->id, hash, e.ref)))
 			return EMDB_OK;
 		emdb_node_forget(db, e.id, 1);
 		if (err && err != EMDB_ERR_NOT_FOUND)

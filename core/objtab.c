@@ -262,6 +262,25 @@ void objtab_moved(emdb_db *db, uint64_t id, uint64_t ns, uint64_t hash, uint64_t
 	mutex_unlock(&s->lock);
 }
 
+bool objtab_correct(emdb_db *db, uint64_t id, uint64_t ns, uint64_t hash, uint64_t ref)
+{
+	uint64_t h;
+	struct objtab_shard *const s = shard_of(db, id, &h);
+	bool wrong;
+	struct obj *o;
+
+	mutex_lock(&s->lock);
+	o = *find_slot_locked(s, h, id);
+	wrong = o && !o->big && !o->orphan && o->ref != ref;
+	if (wrong) {
+		o->ns = ns;
+		o->hash = hash;
+		o->ref = ref;
+	}
+	mutex_unlock(&s->lock);
+	return wrong;
+}
+
 void objtab_orphan(emdb_db *db, uint64_t id)
 {
 	uint64_t h;

@@ -322,6 +322,8 @@ bool objtab_ref(emdb_db *db, uint64_t id);
 void objtab_unref(emdb_db *db, uint64_t id, uint64_t count);
 /* A known plain object's record is elsewhere now. */
 void objtab_moved(emdb_db *db, uint64_t id, uint64_t ns, uint64_t hash, uint64_t ref);
+/* The same, unless it has lost its name; true when the row said something else. */
+bool objtab_correct(emdb_db *db, uint64_t id, uint64_t ns, uint64_t hash, uint64_t ref);
 /* A known plain object has lost its name. */
 void objtab_orphan(emdb_db *db, uint64_t id);
 /* The record of an orphan is elsewhere now (compaction). */
