@@ -18,6 +18,7 @@
 	X(getattr)         \
 	X(statx)           \
 	X(setattr)         \
+	X(access)          \
 	X(statfs)          \
 	X(create)          \
 	X(tmpfile)         \

@@ -362,6 +362,7 @@ TIMED(statx, (fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_f
 #endif
 TIMED(setattr, (fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
 		struct fuse_file_info *fi), (req, ino, attr, to_set, fi))
+TIMED(access, (fuse_req_t req, fuse_ino_t ino, int mask), (req, ino, mask))
 TIMED(statfs, (fuse_req_t req, fuse_ino_t ino), (req, ino))
 TIMED(create, (fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	       struct fuse_file_info *fi), (req, parent, name, mode, fi))
@@ -410,7 +411,7 @@ TIMED(removexattr, (fuse_req_t req, fuse_ino_t ino, const char *name), (req, ino
 
 /*
  * Left out on purpose, each spares requests or keeps the kernel in charge:
- * flush, release, releasedir, access, write_buf, flock, getlk, setlk.
+ * flush, release, releasedir, write_buf, flock, getlk, setlk.
  */
 void fs_ops(const struct fs *fs, struct fuse_lowlevel_ops *ret)
 {
@@ -421,6 +422,7 @@ void fs_ops(const struct fs *fs, struct fuse_lowlevel_ops *ret)
 		.forget_multi = op_forget_multi,
 		.getattr = timed_getattr,
 		.setattr = timed_setattr,
+		.access = timed_access,
 		.statfs = timed_statfs,
 		.create = timed_create,
 		.mknod = timed_mknod,

@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <sys/statvfs.h>
 #include <sys/sysmacros.h>
+#include <unistd.h>
 
 #include "fuse/fs.h"
 #include "fuse/ops.h"
@@ -100,6 +101,26 @@ void op_getattr(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 		fs_reply_attr(req, &attr);
 	else
 		fs_reply_err(req, err);
+}
+
+/*
+ * access(2) and chdir(2) when the kernel does not check permissions: everything is allowed but
+ * what execve(2) would refuse even then, a file that nobody may execute.
+ */
+void op_access(fuse_req_t req, fuse_ino_t ino, int mask)
+{
+	struct emdb_attr attr;
+	emdb_err err;
+
+	if (!(mask & X_OK)) {
+		(void)fuse_reply_err(req, 0);
+		return;
+	}
+	err = emdb_node_getattr(fs_of(req)->db, ino, &attr);
+	if (err != EMDB_OK)
+		fs_reply_err(req, err);
+	else
+		(void)fuse_reply_err(req, S_ISREG(attr.mode) && !(attr.mode & 0111) ? EACCES : 0);
 }
 
 #if COMPAT_STATX

@@ -158,6 +158,21 @@ def test_access(d):
     assert not os.access(d / "f", os.X_OK)
 
 
+def test_access_on_a_mount_of_ones_own(mount):
+    """Without allow_other nothing is checked but what execve refuses too: which, git's hooks and test -x ask."""
+    put(mount / "f", b"#!/bin/sh\n")
+    for mode, runs in ((0o600, False), (0o700, True), (0o644, False), (0o100, True), (0, False)):
+        os.chmod(mount / "f", mode)
+        assert os.access(mount / "f", os.X_OK) == runs
+        assert os.access(mount / "f", os.R_OK | os.W_OK)
+        if not runs:
+            with fails(errno.EACCES):
+                os.execv(mount / "f", ["f"])
+    assert os.access(mount.mnt, os.X_OK) and not os.access(mount / "none", os.F_OK)
+    os.chdir(mount.mnt)
+    os.chdir("/")
+
+
 def test_write_after_open_survives_chmod(d):
     """Rights are checked at open, not at every write."""
     def work():
