@@ -14,6 +14,8 @@
 #define STORE_SEG_PERCENT 20u
 /* Sealed segments below a quarter of their size that are not worth merging. */
 #define SMALL_MAX 8u
+/* How many of them a close leaves: opens may be too short for the background to merge theirs. */
+#define TIDY_SEGMENTS 64u
 /* Segments that wait for their readers together. */
 #define LEAVING_MAX 64u
 #define TICK_NS     UINT64_C(250000000)
@@ -725,9 +727,9 @@ int compact_start(emdb_db *db, const struct emdb_options *o)
 	db->compact = c;
 	if (o->compact_percent < 0)
 		return 0;
-	ret = pthread_create(&c->thread, NULL, compactor_main, db);
+	ret = thread_start(&c->thread, compactor_main, db);
 	c->runs = ret == 0;
-	return -ret;
+	return ret;
 }
 
 void compact_stop(emdb_db *db)
@@ -891,6 +893,30 @@ emdb_err emdb_compact(emdb_db *db, const struct emdb_compact_options *opts,
 	if (ret_done)
 		*ret_done = j.p;
 	return err;
+}
+
+void compact_tidy(emdb_db *db)
+{
+	const struct emdb_compact_options only_small = { .size = sizeof(only_small),
+							 .min_dead_percent = 100 };
+	const uint64_t size = UINT64_C(1) << db->sb.segment_shift;
+	struct journal_seg_info *list;
+	uint64_t bytes = 0;
+	size_t n, small = 0;
+
+	if (db->memory || !db->compact || !db->compact->runs || db_writable(db) ||
+	    list_segments(db, &list, &n))
+		return;
+	for (size_t i = 0; i < n; i++) {
+		if (!list[i].sealed || list[i].len >= size / 4)
+			continue;
+		small++;
+		bytes += list[i].len;
+	}
+	base_free(list);
+	/* As much as one segment holds is no wait; what fails is tried at the next close. */
+	if (small > TIDY_SEGMENTS && bytes <= size)
+		(void)!emdb_compact(db, &only_small, NULL);
 }
 
 void compact_stats(emdb_db *db, struct emdb_stats *s)

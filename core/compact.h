@@ -41,6 +41,11 @@
 int compact_start(emdb_db *db, const struct emdb_options *o);
 /* Stops the thread; a compaction under way ends after the frame it is at.  Before journal_close(). */
 void compact_stop(emdb_db *db);
+/*
+ * Merges small segments when there are many.  Each open that writes begins a segment, and a program
+ * that opens, writes and closes gives the thread no time.  Before compact_stop().
+ */
+void compact_tidy(emdb_db *db);
 /* Frees; the epoch has been drained or will be.  Takes a db that never started. */
 void compact_free(emdb_db *db);
 void compact_stats(emdb_db *db, struct emdb_stats *s);

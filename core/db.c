@@ -647,6 +647,7 @@ emdb_err emdb_close(emdb_db *db)
 	if (!db)
 		return EMDB_OK;
 	expire_stop(db);
+	compact_tidy(db);
 	compact_stop(db);
 	checkpoint_close(db);
 	err = journal_close(db->j);

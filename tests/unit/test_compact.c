@@ -819,4 +819,28 @@ TEST(test_compact__a_damaged_segment_stays)
 	CHECK_OK(emdb_close(db));
 }
 
+/* Opens too short for the background to do anything do not pile up segments. */
+TEST(test_compact__short_opens_do_not_pile_up_segments)
+{
+	unsigned int most = 0;
+	char key[16];
+	emdb_db *db;
+
+	CHECK_OK(emdb_close(new_store(0)));
+	for (unsigned int i = 0; i < 200; i++) {
+		db = open_with(0);
+		snprintf(key, sizeof(key), "k%u", i);
+		puts_(db, EMDB_ROOT, key, key);
+		CHECK_OK(emdb_close(db));
+		most = segment_files() > most ? segment_files() : most;
+	}
+	CHECK(most <= 70);
+	db = open_with(-1);
+	for (unsigned int i = 0; i < 200; i++) {
+		snprintf(key, sizeof(key), "k%u", i);
+		want(db, EMDB_ROOT, key, key, strlen(key));
+	}
+	CHECK_OK(emdb_close(db));
+}
+
 TEST_MAIN()
