@@ -387,6 +387,15 @@ emdb_err node_lock(emdb_db *db, uint64_t id, bool exclusive, struct node *ret)
 	ret->id = id;
 	hold_begin(&ret->hold, db, exclusive);
 	err = find_locked(ret);
+	/*
+	 * A namespace's times change with its entries, whose writers hold other
+	 * stripes: only alone does its record say what memory says then.
+	 */
+	if (!err && ret->ns && !exclusive) {
+		hold_end(&ret->hold);
+		hold_begin(&ret->hold, db, true);
+		err = find_locked(ret);
+	}
 	if (err)
 		node_unlock(ret);
 	return err;

@@ -453,7 +453,7 @@ emdb_err expiry_for(emdb_db *db, const struct ns *ns, int64_t expires_ms, int64_
 
 /*
  * Locks what a change of object id needs and finds it.  On success the
- * structure lock is held as *exclusive asks and, when shared, a stripe;
+ * structure lock is held as `exclusive` asks, exclusively for a namespace, and when shared a stripe;
  * entry is filled for a plain object, view.big set for a big one, ns set for a
  * namespace.  Release with node_unlock().
  */

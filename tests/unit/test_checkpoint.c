@@ -468,9 +468,10 @@ static void do_dirs(struct worker *w)
 	const size_t bn = (size_t)snprintf(b, sizeof(b), "dir%u",
 					   (unsigned int)(test_rand(&w->rnd) % SPACES));
 	const uint64_t from = any_ns(w), to = any_ns(w);
+	struct emdb_attr attr = { .mode = 0700 + (uint32_t)(test_rand(&w->rnd) % 64) };
 	uint64_t id;
 
-	switch (test_rand(&w->rnd) % 12) {
+	switch (test_rand(&w->rnd) % 16) {
 	case 0:
 		fine(emdb_ns_drop(w->db, from, a, an, true));
 		break;
@@ -485,6 +486,14 @@ static void do_dirs(struct worker *w)
 	case 4:
 		fine(emdb_node_rename(w->db, from, a, an, to, b, bn,
 				      test_rand(&w->rnd) % 2 ? EMDB_RENAME_EXCHANGE : 0));
+		break;
+	case 5:
+	case 6:
+	case 7:
+		fine(emdb_node_setattr(w->db, from, &attr, EMDB_SET_MODE, &attr));
+		break;
+	case 8:
+		fine(emdb_ns_ttl_set(w->db, from, (int64_t)(test_rand(&w->rnd) % 3) * 200));
 		break;
 	default:
 		fine(emdb_ns_create(w->db, from, a, an, &id));
