@@ -271,6 +271,8 @@ def test_stress_ng(mount, stressor):
 
     done = stress(mount / "tmp")
     text = done.stdout + done.stderr
+    if re.search(r"skipping stressor|stressor skipped|skipped: [1-9]", text):
+        pytest.skip(f"stress-ng skips it: {text.strip()[-300:]}")
     if done.returncode != 0 or "fail:" in text:
         native = mount.base / "native"
         native.mkdir()
@@ -298,7 +300,7 @@ def test_dbench(mount):
     print(out[out.rfind(" Operation "):].strip())
     assert float(re.search(r"Throughput ([\d.]+) MB/sec", out).group(1)) > 0
     # What went otherwise than in the recording is said with its line; a semaphore is none of ours.
-    assert not re.search(r"^\[\d+\]|Child failed", out, re.M), out[-4000:]
+    assert not re.search(r"^\[\d+\]|^ERROR: child|^FAILED", out, re.M), out[-4000:]
 
 
 # ---- npm -----------------------------------------------------------------
