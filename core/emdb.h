@@ -57,7 +57,7 @@ extern "C" {
 /* Largest extended attribute value, bytes, and name without NUL (xattr(7)). */
 #define EMDB_XATTR_VALUE_MAX 65536u
 #define EMDB_XATTR_NAME_MAX  255u
-/* All extended attributes of one object together, bytes. */
+/* All extended attributes of one object together, bytes (segments below 4 MiB: nearly half of one). */
 #define EMDB_XATTRS_MAX (1024u * 1024u)
 /* Hard links to one object. */
 #define EMDB_LINK_MAX 1000000u

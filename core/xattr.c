@@ -152,6 +152,13 @@ struct change {
 	unsigned int flags;
 };
 
+/* With the longest key and the longest piece of a value they fit one record. */
+static size_t xattrs_max(const emdb_db *db)
+{
+	return min_size(EMDB_XATTRS_MAX, journal_payload_max(db->j) - db_extent_max(db) -
+						 EMDB_KEY_MAX - FMT_FIELDS_MAX);
+}
+
 static emdb_err change_locked(struct node *n, const struct change *ch)
 {
 	struct buf blob = BUF_INIT;
@@ -174,7 +181,7 @@ static emdb_err change_locked(struct node *n, const struct change *ch)
 		return err;
 	err = blob_change(c, ch->name, ch->value, ch->len, &blob);
 	/* setxattr(2): ENOSPC when there is no room for it. */
-	if (!err && blob.len > EMDB_XATTRS_MAX)
+	if (!err && blob.len > xattrs_max(n->db))
 		err = EMDB_ERR_NO_SPACE;
 	if (!err) {
 		r.mask &= ~REC_F_XATTRS;
