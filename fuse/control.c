@@ -20,6 +20,10 @@
 #define BACKLOG  16
 /* Between attempts to accept while the process is out of descriptors, ms. */
 #define RETRY_MS 100
+/* At the end: how long a client may go on, and be silent meanwhile; how often that is looked at. */
+#define DRAIN_MS      1000
+#define DRAIN_IDLE_MS 100
+#define DRAIN_STEP_MS 5
 
 enum slot_state { SLOT_FREE, SLOT_RUNNING, SLOT_FINISHED };
 
@@ -446,26 +450,58 @@ struct control *control_start(struct fs *fs, const char *store, const char *moun
 	return NULL;
 }
 
-/* Wakes everybody; the sockets are closed by whom they belong to. */
-static void hang_up(struct control *c)
+/* Nobody else is let in, and work that takes long gives up. */
+static void close_door(struct control *c)
 {
+	(void)unlinkat(c->dir, CTL_SOCKET, 0);
 	(void)pthread_mutex_lock(&c->lock);
 	c->stop = true;
 	(void)pthread_cond_broadcast(&c->left);
-	for (size_t i = 0; i < CONTROL_CONNECTIONS_MAX; i++)
-		if (c->connections[i].state == SLOT_RUNNING)
-			(void)shutdown(c->connections[i].fd, SHUT_RDWR);
 	(void)pthread_mutex_unlock(&c->lock);
 	(void)shutdown(c->listener, SHUT_RDWR);
+	(void)pthread_join(c->thread, NULL);
+}
+
+/*
+ * Hangs up on those who have been silent for that long; returns how many others
+ * there are.  The sockets are closed by whom they belong to.
+ */
+static unsigned int hang_up(struct control *c, uint64_t idle_ms)
+{
+	unsigned int busy = 0;
+
+	(void)pthread_mutex_lock(&c->lock);
+	for (size_t i = 0; i < CONTROL_CONNECTIONS_MAX; i++) {
+		const struct connection *con = &c->connections[i];
+		const uint64_t since = con->idle_since_ms;
+
+		if (con->state != SLOT_RUNNING)
+			continue;
+		if (idle_ms == 0 || (since != 0 && since + idle_ms <= now_ms()))
+			(void)shutdown(con->fd, SHUT_RDWR);
+		else
+			busy++;
+	}
+	(void)pthread_mutex_unlock(&c->lock);
+	return busy;
+}
+
+/* A command that is between two of its requests may finish. */
+static void drain(struct control *c)
+{
+	const uint64_t end_ms = now_ms() + DRAIN_MS;
+
+	while (hang_up(c, DRAIN_IDLE_MS) > 0 && now_ms() < end_ms)
+		(void)poll(NULL, 0, DRAIN_STEP_MS);
+	(void)hang_up(c, 0);
 }
 
 void control_stop(struct control *c)
 {
 	if (c == NULL)
 		return;
-	(void)unlinkat(c->dir, CTL_SOCKET, 0);
-	hang_up(c);
-	(void)pthread_join(c->thread, NULL);
+	close_door(c);
+	drain(c);
 	/* Nobody takes a slot any more; those that are taken only finish. */
 	for (size_t i = 0; i < CONTROL_CONNECTIONS_MAX; i++) {
 		bool used;
