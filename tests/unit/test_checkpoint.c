@@ -798,7 +798,7 @@ TEST(test_checkpoint__any_damage_falls_back)
 	f = fopen(name, "rb");
 	CHECK(copy && f && fread(copy, 1, size, f) == size);
 	fclose(f);
-	for (uint64_t at = 0; at < size; at += SLOW) {
+	for (uint64_t at = 0; at < size; at += SLOW * SLOW) {
 		flip(name, at, (uint8_t)(1u << test_rand(&rnd) % 8));
 		warnings = 0;
 		text = dump(false);
@@ -811,7 +811,7 @@ TEST(test_checkpoint__any_damage_falls_back)
 	}
 	for (uint64_t n = size; n-- > 0;) {
 		CHECK_OK(truncate(name, (off_t)n));
-		if (n % SLOW)
+		if (n % (SLOW * SLOW))
 			continue;
 		warnings = 0;
 		text = dump(false);
