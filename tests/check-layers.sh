@@ -28,7 +28,7 @@ store entry object objtab kv node file rename xattr expire namespace iter stream
 txn
 recovery checkpoint
 compact
-snapshot
+storedir snapshot backup rollback
 async
 db check
 '
