@@ -71,7 +71,7 @@ TEST(test_limits__the_longest_key_with_full_attributes_takes_any_value)
 	};
 	uint8_t *const p = bytes(3000000), *const key = bytes(EMDB_KEY_MAX);
 
-	for (uint64_t seg = EMDB_SEGMENT_MIN; seg <= 8 * EMDB_SEGMENT_MIN; seg *= 2) {
+	for (uint64_t seg = EMDB_SEGMENT_MIN; seg <= 4 * EMDB_SEGMENT_MIN; seg *= 2) {
 		emdb_db *const db = open_with(seg);
 		struct emdb_attr a, linked;
 		unsigned int n;
