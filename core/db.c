@@ -452,10 +452,11 @@ static emdb_err recover_state(emdb_db *db, struct journal_end *end)
 		/* What is wrong with the journal or the machine is so for any checkpoint. */
 		if (!c.number || (err != EMDB_ERR_CORRUPT && err != EMDB_ERR_NOT_FOUND))
 			return err;
-		(void)snprintf(text, sizeof(text), "checkpoint %" PRIu64 " cannot be used (%s): %s",
-			       c.number, emdb_strerror(err),
-			       c.prev_number ? "trying the one before"
-					     : "replaying the whole journal");
+		(void)snprintf(
+			text, sizeof(text), "checkpoint %" PRIu64 " cannot be used (%s): %s",
+			c.number,
+			err == EMDB_ERR_NOT_FOUND ? "the file is missing" : emdb_strerror(err),
+			c.prev_number ? "trying the one before" : "replaying the whole journal");
 		if (db->log)
 			db->log(db->log_ctx, EMDB_LOG_WARN, text);
 		err = forget_all(db);

@@ -635,7 +635,7 @@ TEST(test_checkpoint__three_ways)
 	const char *const dir = test_dir();
 
 	w.db = store_new(dir);
-	for (unsigned int round = 0; round < 12 / (SLOW > 1 ? 2 : 1); round++) {
+	for (unsigned int round = 0; round < 8 / (SLOW > 1 ? 2 : 1); round++) {
 		worker_main(&w);
 		CHECK_OK(emdb_checkpoint(w.db));
 		worker_main(&w);
@@ -717,7 +717,7 @@ TEST(test_checkpoint__deaths_under_load)
 
 	CHECK(s != MAP_FAILED);
 	CHECK_OK(emdb_close(store_new(dir)));
-	for (unsigned int round = 0; round < 9 / SLOW; round++) {
+	for (unsigned int round = 0; round < 6 / (SLOW > 1 ? 3 : 1); round++) {
 		const uint64_t seed = test_rand(&rnd);
 		const pid_t pid = fork();
 		emdb_db *db;
