@@ -178,7 +178,8 @@ struct emdb_options {
 	void *log_ctx;
 	/*
 	 * Called after an entry expired and was removed, from the sweeper's
-	 * thread, without locks held; may call the library.
+	 * thread or from a call that came upon it, without locks held; may
+	 * call the library, must not block.
 	 */
 	void (*on_expire)(void *ctx, uint64_t parent, const void *key, size_t key_len, uint64_t id);
 	void *on_expire_ctx;
@@ -287,7 +288,8 @@ struct emdb_item {
 };
 /*
  * Stores n items atomically, in order: of duplicates the last wins.  All or
- * none is there after a crash.  Removing an absent key is no error here.
+ * none is there after a crash.  Removing an absent key is no error here.  An
+ * object with other names keeps its value there: this name gets an object of its own.
  * Errors: those of emdb_put(), TXN_TOO_BIG (about one segment).
  */
 EMDB_API EMDB_CHECKED emdb_err emdb_put_many(emdb_db *db, uint64_t ns,

@@ -172,19 +172,6 @@ int64_t node_rearmed(emdb_db *db, uint64_t ns_id, int64_t expires_ms)
 	return ttl ? ttl_deadline(db_now_ms(db), ttl) : expires_ms;
 }
 
-static bool has_suid(uint32_t mode)
-{
-	return mode & S_ISUID || (mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP);
-}
-
-static uint32_t without_suid(uint32_t mode)
-{
-	mode &= ~(uint32_t)S_ISUID;
-	if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP))
-		mode &= ~(uint32_t)S_ISGID;
-	return mode;
-}
-
 /* A big object's INODE record anew when the write changes more than data. */
 static emdb_err big_side_effects(struct node *n, unsigned int flags)
 {
@@ -199,7 +186,7 @@ static emdb_err big_side_effects(struct node *n, unsigned int flags)
 	now = big->expires_ms;
 	if (big->nlinks)
 		link = big->links[0];
-	suid = flags & EMDB_WRITE_KILL_SUID && has_suid(big->mode);
+	suid = flags & EMDB_WRITE_KILL_SUID && big->mode != mode_without_suid(big->mode);
 	mutex_unlock(&big->lock);
 	expires = node_rearmed(n->db, link.ns, now);
 	if (!suid && expires == now)
@@ -208,7 +195,7 @@ static emdb_err big_side_effects(struct node *n, unsigned int flags)
 	if (err)
 		return err;
 	if (suid)
-		r.mode = without_suid(r.mode);
+		r.mode = mode_without_suid(r.mode);
 	r.expires_ms = expires;
 	return commit_rec(n->db, &r, NULL, 0, 0, true, NULL, NULL);
 }
@@ -260,7 +247,7 @@ static emdb_err rewrite_plain(struct node *n, uint64_t offset, const void *data,
 	rec_of_plain(e, db_now_ns(n->db), &r);
 	r.mtime_ns = r.time_ns;
 	if (kill && r.mask & REC_F_META)
-		r.mode = without_suid(r.mode);
+		r.mode = mode_without_suid(r.mode);
 	if (r.mask & REC_F_EXPIRES)
 		r.expires_ms = node_rearmed(n->db, r.ns, r.expires_ms);
 	if (offset && old)

@@ -181,14 +181,6 @@ emdb_err emdb_node_key(emdb_db *db, uint64_t id, void *buf, size_t len, size_t *
 
 /* ---- Setting attributes -------------------------------------------------------- */
 
-static uint32_t kill_suid(uint32_t mode)
-{
-	mode &= ~(uint32_t)S_ISUID;
-	if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP))
-		mode &= ~(uint32_t)S_ISGID;
-	return mode;
-}
-
 /* Lays the wanted attributes over a record that holds the present ones. */
 static void set_fields(emdb_db *db, struct rec *r, const struct emdb_attr *attr, unsigned int set)
 {
@@ -201,7 +193,7 @@ static void set_fields(emdb_db *db, struct rec *r, const struct emdb_attr *attr,
 	if (set & EMDB_SET_MODE)
 		r->mode = (r->mode & S_IFMT) | (attr->mode & 07777);
 	if (set & EMDB_SET_KILL_SUID)
-		r->mode = kill_suid(r->mode);
+		r->mode = mode_without_suid(r->mode);
 	if (set & EMDB_SET_UID)
 		r->uid = attr->uid;
 	if (set & EMDB_SET_GID)

@@ -223,6 +223,15 @@ static inline uint64_t rec_id(const struct rec *r, uint64_t ref)
 	return r->mask & REC_F_ID ? r->id : ref_lsn(ref) / 8;
 }
 
+/* The mode after somebody without the privilege wrote: set-uid goes, and a set-gid that counts. */
+static inline uint32_t mode_without_suid(uint32_t mode)
+{
+	mode &= ~(uint32_t)S_ISUID;
+	if ((mode & (S_ISGID | S_IXGRP)) == (S_ISGID | S_IXGRP))
+		mode &= ~(uint32_t)S_ISGID;
+	return mode;
+}
+
 static inline int64_t db_now_ns(emdb_db *db)
 {
 	return db->sb.frozen_ms ? db->sb.frozen_ms * 1000000 : (int64_t)io_clock_real_ns(db->io);
