@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Compaction: choosing segments, waiting, retiring them; the thread and the call. */
+/* Compaction: emptying segments, waiting, retiring them; the thread and the call. */
 #include "core/compact_i.h"
 
 #include <inttypes.h>
@@ -9,16 +9,9 @@
 
 #define PERCENT_DEFAULT 50u
 #define RATE_DEFAULT    (UINT64_C(64) << 20)
-/* The whole store: with that share dead, segments are worth it from this share on. */
-#define STORE_PERCENT     25u
-#define STORE_SEG_PERCENT 20u
-/* Sealed segments below a quarter of their size that are not worth merging. */
-#define SMALL_MAX 8u
 /* How many of them a close leaves: opens may be too short for the background to merge theirs. */
 #define TIDY_SEGMENTS 64u
-/* Segments that wait for their readers together. */
-#define LEAVING_MAX 64u
-#define TICK_NS     UINT64_C(250000000)
+#define TICK_NS       UINT64_C(250000000)
 /* How long emdb_compact() waits for readers before it leaves the rest to the thread. */
 #define GRACE_WAIT_NS UINT64_C(500000000)
 #define GRACE_STEP_NS UINT64_C(1000000)
@@ -28,47 +21,12 @@
 /* The caller's progress function is called at most once for so many bytes. */
 #define PROGRESS_STEP UINT64_C(1048576)
 
-/* Segment header and SEAL frame: what every segment has besides records. */
-#define SEGMENT_OVERHEAD (FMT_SEG_HEADER + FMT_SEAL_ROOM)
-
 enum grace_state { GRACE_PENDING, GRACE_OVER, GRACE_ABANDONED };
 
 /* Over when every pin that was there at its beginning is gone. */
 struct grace {
 	struct epoch_node node;
 	_Atomic(int) state; /* enum grace_state */
-};
-
-struct compactor {
-	struct mutex lock;         /* rank LOCK_ADMIN; one compaction at a time */
-	_Atomic(uint32_t) callers; /* waiting for lock: the thread makes room; atomic */
-
-	/* Guarded by lock. */
-	uint64_t emptied[LEAVING_MAX], leaving[LEAVING_MAX];
-	size_t nemptied, nleaving;
-	uint64_t emptied_bytes; /* written to empty them */
-	struct grace *grace;    /* of leaving */
-	struct buf bad;         /* uint64_t: segments that are damaged or still referred to */
-	uint64_t quiet_tail, quiet_since_ns;
-	uint64_t backoff_until_ns;
-	unsigned int useless;                 /* attempts in a row that gained nothing */
-	uint64_t rewrite_upto, rewrite_tombs; /* see rewrite() */
-
-	unsigned int percent; /* immutable after start, as rate */
-	uint64_t rate;
-
-	struct mutex note_lock; /* rank LOCK_LEAF */
-	struct buf noted;       /* uint64_t ids; guarded by note_lock */
-	bool note_failed;       /* guarded by note_lock */
-
-	_Atomic(uint64_t) retired, copied; /* since open; atomic */
-	_Atomic(uint64_t) done, total;     /* of the segment being emptied; atomic */
-
-	_Atomic(bool) stopping;
-	struct mutex wake_lock; /* rank LOCK_LEAF */
-	struct cond wake;
-	pthread_t thread;
-	bool runs; /* set at start, cleared at stop */
 };
 
 /* One run of the thread or of emdb_compact(). */
@@ -212,23 +170,10 @@ static void grace_end(struct grace *g)
 		base_free(g);
 }
 
-static bool id_in(const uint64_t *ids, size_t n, uint64_t id)
-{
-	for (size_t i = 0; i < n; i++)
-		if (ids[i] == id)
-			return true;
-	return false;
-}
-
-static bool is_bad(const struct compactor *c, uint64_t id)
-{
-	return id_in((const uint64_t *)(void *)c->bad.data, c->bad.len / sizeof(id), id);
-}
-
 static void mark_bad(struct compactor *c, uint64_t id)
 {
 	/* Without memory it is tried again, to the same end. */
-	if (!is_bad(c, id) && buf_append(&c->bad, &id, sizeof(id)))
+	if (!compact_is_bad(c, id) && buf_append(&c->bad, &id, sizeof(id)))
 		return;
 }
 
@@ -237,7 +182,8 @@ static bool want_leaving(void *ctx, const struct obj_view *v)
 	const emdb_db *const db = ctx;
 	const struct compactor *const c = db->compact;
 
-	return !v->big && id_in(c->leaving, c->nleaving, ref_lsn(v->ref) >> db->sb.segment_shift);
+	return !v->big &&
+	       compact_id_in(c->leaving, c->nleaving, ref_lsn(v->ref) >> db->sb.segment_shift);
 }
 
 /*
@@ -396,70 +342,22 @@ static emdb_err retire_step(emdb_db *db, struct job *j, uint64_t wait_ns_max)
 
 /* ---- Emptying one segment ---------------------------------------------------------------- */
 
-static bool goes(const struct compactor *c, uint64_t id)
-{
-	return id_in(c->emptied, c->nemptied, id) || id_in(c->leaving, c->nleaving, id);
-}
-
-/* All segments; *ret_n of them, to be freed. */
-static emdb_err list_segments(emdb_db *db, struct journal_seg_info **ret, size_t *ret_n)
-{
-	size_t n = journal_segments(db->j, NULL, 0), got;
-	struct journal_seg_info *list;
-
-	for (;;) {
-		const size_t room = n + 4;
-
-		list = base_calloc(room, sizeof(*list));
-		if (!list)
-			return EMDB_ERR_NOMEM;
-		got = journal_segments(db->j, list, room);
-		if (got <= room)
-			break;
-		base_free(list);
-		n = got;
-	}
-	*ret = list;
-	*ret_n = got;
-	return EMDB_OK;
-}
-
-/* Bytes that emptying the segment would free; older: there are older segments that stay. */
-static uint64_t dead_bytes(const struct journal_seg_info *s, bool older)
-{
-	const uint64_t used = s->live + (older ? s->tombs : 0) + SEGMENT_OVERHEAD;
-
-	return s->len > used ? s->len - used : 0;
-}
-
-/*
- * What is kept back for removals when the disk is full may be used for what
- * takes no more than three quarters of it: then a whole segment comes back for it.
- */
-static bool fits_reserve(const emdb_db *db, const struct journal_seg_info *s, bool older,
-			 const struct journal_seg_info *active)
-{
-	const uint64_t size = UINT64_C(1) << db->sb.segment_shift;
-	const uint64_t need = s->len - dead_bytes(s, older);
-
-	return active && active->len < size && need <= (size - active->len) / 4 * 3;
-}
-
 /* What emptying seg depends on in the others: which will be the oldest, and whether it may use the reserve. */
 static emdb_err look_around(emdb_db *db, const struct journal_seg_info *seg, struct mover *m)
 {
 	const struct compactor *const c = db->compact;
 	struct journal_seg_info *list;
 	size_t n;
-	const emdb_err err = list_segments(db, &list, &n);
+	const emdb_err err = compact_list(db, &list, &n);
 
 	if (err)
 		return err;
 	m->oldest = UINT64_MAX;
 	for (size_t i = 0; i < n && m->oldest == UINT64_MAX; i++)
-		if (list[i].id != seg->id && !id_in(c->emptied, c->nemptied, list[i].id))
+		if (list[i].id != seg->id && !compact_id_in(c->emptied, c->nemptied, list[i].id))
 			m->oldest = list[i].id;
-	if (n && !list[n - 1].sealed && fits_reserve(db, seg, m->oldest < seg->id, &list[n - 1]))
+	if (n && !list[n - 1].sealed &&
+	    compact_fits_reserve(db, seg, m->oldest < seg->id, &list[n - 1]))
 		m->flags = JOURNAL_RESERVE;
 	base_free(list);
 	return EMDB_OK;
@@ -517,111 +415,6 @@ static emdb_err empty_segment(struct job *j, const struct journal_seg_info *seg)
 	return EMDB_OK;
 }
 
-/* ---- Choosing ---------------------------------------------------------------------------- */
-
-struct survey {
-	uint64_t total, dead, tombs;
-	size_t small;                         /* sealed ones below a quarter of their size */
-	const struct journal_seg_info *first; /* oldest that can be taken */
-	const struct journal_seg_info *first_small;
-	const struct journal_seg_info *last; /* newest that can be taken */
-	const struct journal_seg_info *due;  /* oldest with the share that was asked for */
-	const struct journal_seg_info *best; /* with the largest share */
-	uint64_t best_dead;
-	const struct journal_seg_info *fits; /* oldest that can be emptied on a full disk */
-	const struct journal_seg_info *active;
-	bool active_older;
-};
-
-static bool share_at_least(uint64_t dead, uint64_t len, unsigned int percent)
-{
-	return dead * 100 >= len * percent;
-}
-
-static void survey(emdb_db *db, const struct journal_seg_info *list, size_t n, unsigned int percent,
-		   struct survey *s)
-{
-	const struct compactor *const c = db->compact;
-	const uint64_t size = UINT64_C(1) << db->sb.segment_shift;
-	bool older = false;
-
-	memset(s, 0, sizeof(*s));
-	if (n && !list[n - 1].sealed)
-		s->active = &list[n - 1];
-	for (size_t i = 0; i < n; i++) {
-		const struct journal_seg_info *const g = &list[i];
-		const uint64_t dead = dead_bytes(g, older);
-
-		if (goes(c, g->id))
-			continue;
-		s->total += g->len;
-		s->dead += dead;
-		s->tombs += older ? g->tombs : 0;
-		if (g == s->active)
-			s->active_older = older;
-		if (g->sealed && !s->fits && !is_bad(c, g->id) &&
-		    (dead >= size / 64 || g->live == 0) && fits_reserve(db, g, older, s->active))
-			s->fits = g;
-		older = true;
-		if (!g->sealed || is_bad(c, g->id))
-			continue;
-		if (!s->first)
-			s->first = g;
-		s->last = g;
-		if (g->len < size / 4) {
-			s->small++;
-			if (!s->first_small)
-				s->first_small = g;
-		}
-		/* Little ones only when all of it goes: the manifest is written for each. */
-		if (!s->due && share_at_least(dead, g->len, percent) &&
-		    (dead >= size / 64 || g->live == 0))
-			s->due = g;
-		if (!s->best || dead * s->best->len > s->best_dead * g->len) {
-			s->best = g;
-			s->best_dead = dead;
-		}
-	}
-}
-
-/*
- * What says that things are gone goes once all that is older has been written
- * anew: from the oldest segment to the one that was the newest at the beginning.
- * If that did not help, not again until there is twice as much.
- */
-static const struct journal_seg_info *rewrite(struct compactor *c, const struct survey *s,
-					      uint64_t size)
-{
-	if (s->tombs < size / 4 || !share_at_least(s->tombs, s->total, STORE_PERCENT)) {
-		c->rewrite_tombs = 0;
-		return NULL;
-	}
-	if (!s->first || s->first->id <= c->rewrite_upto)
-		return s->first;
-	if (s->tombs < c->rewrite_tombs * 2)
-		return NULL;
-	c->rewrite_upto = s->last->id;
-	c->rewrite_tombs = s->tombs;
-	return s->first;
-}
-
-static const struct journal_seg_info *choose(emdb_db *db, const struct survey *s, bool low_space)
-{
-	const uint64_t size = UINT64_C(1) << db->sb.segment_shift;
-
-	if (low_space)
-		return s->fits;
-	if (s->due)
-		return s->due;
-	if (s->best && s->best_dead >= size / 64 &&
-	    share_at_least(s->dead, s->total, STORE_PERCENT) &&
-	    share_at_least(s->best_dead, s->best->len, STORE_SEG_PERCENT))
-		return s->best;
-	if (s->small > SMALL_MAX)
-		return s->first_small;
-	return rewrite(db->compact, s, size);
-}
-
 /* ---- The thread ---------------------------------------------------------------------------- */
 
 /* Nobody has written for a while and most of the active segment is dead: it ends here. */
@@ -638,7 +431,7 @@ static bool roll_when_quiet(emdb_db *db, const struct survey *s)
 		return false;
 	}
 	if (!s->active || now - c->quiet_since_ns < 2 * TICK_NS || s->active->len < size / 16 ||
-	    !share_at_least(dead_bytes(s->active, s->active_older), s->active->len, c->percent))
+	    !compact_share(compact_dead(s->active, s->active_older), s->active->len, c->percent))
 		return false;
 	return journal_roll(db->j, &lsn) == EMDB_OK && journal_seal(db->j) == EMDB_OK;
 }
@@ -659,12 +452,12 @@ static bool background_step(struct job *j)
 
 	if (db_writable(db) || journal_failed(db->j))
 		return false;
-	err = list_segments(db, &list, &n);
+	err = compact_list(db, &list, &n);
 	if (!err) {
 		journal_stats_get(db->j, &st);
-		survey(db, list, n, c->percent, &s);
+		compact_survey(db, list, n, c->percent, &s);
 		if (io_clock_mono_ns(db->io) >= c->backoff_until_ns)
-			victim = choose(db, &s, st.low_space);
+			victim = compact_choose(db, &s, st.low_space);
 		if (!victim)
 			rolled = roll_when_quiet(db, &s);
 	}
@@ -672,7 +465,7 @@ static bool background_step(struct job *j)
 	if (!err &&
 	    (!victim || c->nemptied == LEAVING_MAX || c->emptied_bytes >= size || st.low_space))
 		err = retire_step(db, j, GRACE_STEP_NS * 20);
-	if (!err && victim && c->nemptied < LEAVING_MAX && !goes(c, victim->id) &&
+	if (!err && victim && c->nemptied < LEAVING_MAX && !compact_goes(c, victim->id) &&
 	    c->emptied_bytes < 2 * size)
 		err = empty_segment(j, victim);
 	else
@@ -766,26 +559,6 @@ void compact_free(emdb_db *db)
 
 /* ---- The call ------------------------------------------------------------------------------- */
 
-/* Is the segment worth it for somebody who asked? */
-static bool asked_for(emdb_db *db, const struct journal_seg_info *list, size_t n, size_t i,
-		      uint32_t percent)
-{
-	const struct compactor *const c = db->compact;
-	const uint64_t size = UINT64_C(1) << db->sb.segment_shift;
-	bool older = false;
-	size_t small = 0;
-
-	if (!list[i].sealed || is_bad(c, list[i].id) || goes(c, list[i].id))
-		return false;
-	for (size_t k = 0; k < n; k++) {
-		older = older || (k < i && !goes(c, list[k].id));
-		small += list[k].sealed && list[k].len < size / 4 && !goes(c, list[k].id);
-	}
-	if (list[i].len < size / 4 && small > 1)
-		return true;
-	return share_at_least(dead_bytes(&list[i], older), list[i].len, max_u64(percent, 2) & 127);
-}
-
 /* Empties one segment; when the disk is full, what was emptied before makes room. */
 static emdb_err asked_step(struct job *j, const struct journal_seg_info *seg)
 {
@@ -814,17 +587,17 @@ static emdb_err asked_pass(struct job *j, uint32_t percent, bool *ret_full)
 	size_t n;
 
 	*ret_full = false;
-	err = list_segments(j->db, &list, &n);
+	err = compact_list(j->db, &list, &n);
 	if (err)
 		return err;
 	for (size_t i = 0; i < n; i++) {
-		if (!asked_for(j->db, list, n, i, percent))
+		if (!compact_asked_for(j->db, list, n, i, percent))
 			continue;
 		j->p.segments++;
 		j->p.total_bytes += list[i].len;
 	}
 	for (size_t i = 0; !err && i < n; i++) {
-		if (!asked_for(j->db, list, n, i, percent))
+		if (!compact_asked_for(j->db, list, n, i, percent))
 			continue;
 		err = asked_step(j, &list[i]);
 		*ret_full = *ret_full || err == EMDB_ERR_NO_SPACE;
@@ -905,7 +678,7 @@ void compact_tidy(emdb_db *db)
 	size_t n, small = 0;
 
 	if (db->memory || !db->compact || !db->compact->runs || db_writable(db) ||
-	    list_segments(db, &list, &n))
+	    compact_list(db, &list, &n))
 		return;
 	for (size_t i = 0; i < n; i++) {
 		if (!list[i].sealed || list[i].len >= size / 4)
@@ -926,10 +699,10 @@ void compact_stats(emdb_db *db, struct emdb_stats *s)
 	bool older = false;
 	size_t n;
 
-	if (!c || list_segments(db, &list, &n))
+	if (!c || compact_list(db, &list, &n))
 		return;
 	for (size_t i = 0; i < n; i++) {
-		s->reclaimable_bytes += dead_bytes(&list[i], older);
+		s->reclaimable_bytes += compact_dead(&list[i], older);
 		older = true;
 	}
 	base_free(list);

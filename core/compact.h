@@ -23,8 +23,9 @@
  *	what came after its first place; of ranges of objects the holes that are holes
  *	now are said anew
  *
- * Nothing but the finding of a new record is deferred: who holds a pin finds
- * the old ones, since a segment is retired only after a grace period, and iterators look again.
+ * Readers.  Who holds a pin goes on finding the old records: a segment is retired
+ * only after a grace period.  Iterators, which keep places without a pin, look again
+ * when the segment of one is gone.
  *
  * Resumable by construction: a segment that was left half way has fewer
  * records that count, and what counts is found out anew each time.

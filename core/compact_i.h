@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * compact_i: the inside of compaction: compact.c chooses, waits and retires,
- * compact_move.c empties a segment, compact_data.c does its part for big objects.
+ * compact_i: the inside of compaction: compact_pick.c chooses, compact.c waits and
+ * retires, compact_move.c empties a segment, compact_data.c does that for big objects.
  */
 #ifndef EMDB_COMPACT_I_H
 #define EMDB_COMPACT_I_H
@@ -70,5 +70,90 @@ EMDB_CHECKED emdb_err data_verify(struct mover *m);
 
 /* Objects that apply.c noted since the last call; ret is to be released. */
 EMDB_CHECKED emdb_err compact_take_noted(emdb_db *db, struct buf *ret);
+
+/* ---- Choosing (compact_pick.c) ---- */
+
+/* Segments that wait for their readers together. */
+#define LEAVING_MAX 64u
+
+struct grace;
+
+struct compactor {
+	struct mutex lock;         /* rank LOCK_ADMIN; one compaction at a time */
+	_Atomic(uint32_t) callers; /* waiting for lock: the thread makes room; atomic */
+
+	/* Guarded by lock. */
+	uint64_t emptied[LEAVING_MAX], leaving[LEAVING_MAX];
+	size_t nemptied, nleaving;
+	uint64_t emptied_bytes; /* written to empty them */
+	struct grace *grace;    /* of leaving */
+	struct buf bad;         /* uint64_t: segments that are damaged or still referred to */
+	uint64_t quiet_tail, quiet_since_ns;
+	uint64_t backoff_until_ns;
+	unsigned int useless;                 /* attempts in a row that gained nothing */
+	uint64_t rewrite_upto, rewrite_tombs; /* see rewrite() */
+
+	unsigned int percent; /* immutable after start, as rate */
+	uint64_t rate;
+
+	struct mutex note_lock; /* rank LOCK_LEAF */
+	struct buf noted;       /* uint64_t ids; guarded by note_lock */
+	bool note_failed;       /* guarded by note_lock */
+
+	_Atomic(uint64_t) retired, copied; /* since open; atomic */
+	_Atomic(uint64_t) done, total;     /* of the segment being emptied; atomic */
+
+	_Atomic(bool) stopping;
+	struct mutex wake_lock; /* rank LOCK_LEAF */
+	struct cond wake;
+	pthread_t thread;
+	bool runs; /* set at start, cleared at stop */
+};
+
+static inline bool compact_id_in(const uint64_t *ids, size_t n, uint64_t id)
+{
+	for (size_t i = 0; i < n; i++)
+		if (ids[i] == id)
+			return true;
+	return false;
+}
+
+/* Damaged, or still referred to when it was to go: not tried again. */
+bool compact_is_bad(const struct compactor *c, uint64_t id);
+/* Emptied already. */
+bool compact_goes(const struct compactor *c, uint64_t id);
+/* All segments; *ret_n of them, to be freed. */
+EMDB_CHECKED emdb_err compact_list(emdb_db *db, struct journal_seg_info **ret, size_t *ret_n);
+/* Bytes that emptying the segment would free; older: there are older segments that stay. */
+uint64_t compact_dead(const struct journal_seg_info *s, bool older);
+/*
+ * What is kept back for removals when the disk is full may be used for what
+ * takes no more than three quarters of it: then a whole segment comes back for it.
+ */
+bool compact_fits_reserve(const emdb_db *db, const struct journal_seg_info *s, bool older,
+			  const struct journal_seg_info *active);
+bool compact_share(uint64_t dead, uint64_t len, unsigned int percent);
+
+struct survey {
+	uint64_t total, dead, tombs;
+	size_t small;                         /* sealed ones below a quarter of their size */
+	const struct journal_seg_info *first; /* oldest that can be taken */
+	const struct journal_seg_info *first_small;
+	const struct journal_seg_info *last; /* newest that can be taken */
+	const struct journal_seg_info *due;  /* oldest with the share that was asked for */
+	const struct journal_seg_info *best; /* with the largest share */
+	uint64_t best_dead;
+	const struct journal_seg_info *fits; /* oldest that can be emptied on a full disk */
+	const struct journal_seg_info *active;
+	bool active_older;
+};
+
+void compact_survey(emdb_db *db, const struct journal_seg_info *list, size_t n,
+		    unsigned int percent, struct survey *s);
+/* NULL: none is worth it. */
+const struct journal_seg_info *compact_choose(emdb_db *db, const struct survey *s, bool low_space);
+/* Is segment i of the list worth it for somebody who asked? */
+bool compact_asked_for(emdb_db *db, const struct journal_seg_info *list, size_t n, size_t i,
+		       uint32_t percent);
 
 #endif

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * Which segments are worth compacting.  Unasked, the first of these that finds one:
+ *	- the disk is full: the oldest that can be emptied into what is kept back
+ *	- the oldest whose dead share is that of the options
+ *	- a quarter of the whole store is dead: the one with the largest share
+ *	- there are many small ones: the oldest of them, so that they merge
+ *	- much of the store only says that things are gone: all of it from the oldest on
+ * Dead is what does not count, but for what must go on saying that something is
+ * gone because older segments are there.
+ */
+#include "core/compact_i.h"
+
+/* The whole store: with that share dead, segments are worth it from this share on. */
+#define STORE_PERCENT     25u
+#define STORE_SEG_PERCENT 20u
+/* Sealed segments below a quarter of their size that are not worth merging. */
+#define SMALL_MAX 8u
+
+/* Segment header and SEAL frame: what every segment has besides records. */
+#define SEGMENT_OVERHEAD (FMT_SEG_HEADER + FMT_SEAL_ROOM)
+
+bool compact_is_bad(const struct compactor *c, uint64_t id)
+{
+	return compact_id_in((const uint64_t *)(void *)c->bad.data, c->bad.len / sizeof(id), id);
+}
+
+bool compact_goes(const struct compactor *c, uint64_t id)
+{
+	return compact_id_in(c->emptied, c->nemptied, id) ||
+	       compact_id_in(c->leaving, c->nleaving, id);
+}
+
+/* All segments; *ret_n of them, to be freed. */
+emdb_err compact_list(emdb_db *db, struct journal_seg_info **ret, size_t *ret_n)
+{
+	size_t n = journal_segments(db->j, NULL, 0), got;
+	struct journal_seg_info *list;
+
+	for (;;) {
+		const size_t room = n + 4;
+
+		list = base_calloc(room, sizeof(*list));
+		if (!list)
+			return EMDB_ERR_NOMEM;
+		got = journal_segments(db->j, list, room);
+		if (got <= room)
+			break;
+		base_free(list);
+		n = got;
+	}
+	*ret = list;
+	*ret_n = got;
+	return EMDB_OK;
+}
+
+/* Bytes that emptying the segment would free; older: there are older segments that stay. */
+uint64_t compact_dead(const struct journal_seg_info *s, bool older)
+{
+	const uint64_t used = s->live + (older ? s->tombs : 0) + SEGMENT_OVERHEAD;
+
+	return s->len > used ? s->len - used : 0;
+}
+
+/*
+ * What is kept back for removals when the disk is full may be used for what
+ * takes no more than three quarters of it: then a whole segment comes back for it.
+ */
+bool compact_fits_reserve(const emdb_db *db, const struct journal_seg_info *s, bool older,
+			  const struct journal_seg_info *active)
+{
+	const uint64_t size = UINT64_C(1) << db->sb.segment_shift;
+	const uint64_t need = s->len - compact_dead(s, older);
+
+	return active && active->len < size && need <= (size - active->len) / 4 * 3;
+}
+
+bool compact_share(uint64_t dead, uint64_t len, unsigned int percent)
+{
+	return dead * 100 >= len * percent;
+}
+
+void compact_survey(emdb_db *db, const struct journal_seg_info *list, size_t n,
+		    unsigned int percent, struct survey *s)
+{
+	const struct compactor *const c = db->compact;
+	const uint64_t size = UINT64_C(1) << db->sb.segment_shift;
+	bool older = false;
+
+	memset(s, 0, sizeof(*s));
+	if (n && !list[n - 1].sealed)
+		s->active = &list[n - 1];
+	for (size_t i = 0; i < n; i++) {
+		const struct journal_seg_info *const g = &list[i];
+		const uint64_t dead = compact_dead(g, older);
+
+		if (compact_goes(c, g->id))
+			continue;
+		s->total += g->len;
+		s->dead += dead;
+		s->tombs += older ? g->tombs : 0;
+		if (g == s->active)
+			s->active_older = older;
+		if (g->sealed && !s->fits && !compact_is_bad(c, g->id) &&
+		    (dead >= size / 64 || g->live == 0) &&
+		    compact_fits_reserve(db, g, older, s->active))
+			s->fits = g;
+		older = true;
+		if (!g->sealed || compact_is_bad(c, g->id))
+			continue;
+		if (!s->first)
+			s->first = g;
+		s->last = g;
+		if (g->len < size / 4) {
+			s->small++;
+			if (!s->first_small)
+				s->first_small = g;
+		}
+		/* Little ones only when all of it goes: the manifest is written for each. */
+		if (!s->due && compact_share(dead, g->len, percent) &&
+		    (dead >= size / 64 || g->live == 0))
+			s->due = g;
+		if (!s->best || dead * s->best->len > s->best_dead * g->len) {
+			s->best = g;
+			s->best_dead = dead;
+		}
+	}
+}
+
+/*
+ * What says that things are gone goes once all that is older has been written
+ * anew: from the oldest segment to the one that was the newest at the beginning.
+ * If that did not help, not again until there is twice as much.
+ */
+static const struct journal_seg_info *rewrite(struct compactor *c, const struct survey *s,
+					      uint64_t size)
+{
+	if (s->tombs < size / 4 || !compact_share(s->tombs, s->total, STORE_PERCENT)) {
+		c->rewrite_tombs = 0;
+		return NULL;
+	}
+	if (!s->first || s->first->id <= c->rewrite_upto)
+		return s->first;
+	if (s->tombs < c->rewrite_tombs * 2)
+		return NULL;
+	c->rewrite_upto = s->last->id;
+	c->rewrite_tombs = s->tombs;
+	return s->first;
+}
+
+const struct journal_seg_info *compact_choose(emdb_db *db, const struct survey *s, bool low_space)
+{
+	const uint64_t size = UINT64_C(1) << db->sb.segment_shift;
+
+	if (low_space)
+		return s->fits;
+	if (s->due)
+		return s->due;
+	if (s->best && s->best_dead >= size / 64 &&
+	    compact_share(s->dead, s->total, STORE_PERCENT) &&
+	    compact_share(s->best_dead, s->best->len, STORE_SEG_PERCENT))
+		return s->best;
+	if (s->small > SMALL_MAX)
+		return s->first_small;
+	return rewrite(db->compact, s, size);
+}
+
+/* Is the segment worth it for somebody who asked? */
+bool compact_asked_for(emdb_db *db, const struct journal_seg_info *list, size_t n, size_t i,
+		       uint32_t percent)
+{
+	const struct compactor *const c = db->compact;
+	const uint64_t size = UINT64_C(1) << db->sb.segment_shift;
+	bool older = false;
+	size_t small = 0;
+
+	if (!list[i].sealed || compact_is_bad(c, list[i].id) || compact_goes(c, list[i].id))
+		return false;
+	for (size_t k = 0; k < n; k++) {
+		older = older || (k < i && !compact_goes(c, list[k].id));
+		small += list[k].sealed && list[k].len < size / 4 && !compact_goes(c, list[k].id);
+	}
+	if (list[i].len < size / 4 && small > 1)
+		return true;
+	return compact_share(compact_dead(&list[i], older), list[i].len, max_u64(percent, 2) & 127);
+}
