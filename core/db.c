@@ -378,6 +378,8 @@ static emdb_err replay_one(void *ctx, struct segment *seg, const struct frame *f
 	if (!err)
 		err = apply_frame(&a, f);
 	epoch_unpin(&db->epoch, pin);
+	db->replayed_records += f->kind == FRAME_BATCH ? get_u32(f->p + FMT_FRAME_HEADER) : 1;
+	db->replayed_bytes += f->len;
 	return err;
 }
 
@@ -390,6 +392,7 @@ static emdb_err forget_all(emdb_db *db)
 	checkpoint_release(db);
 	db->ckpt.loaded = db->ckpt.inexact = false;
 	db->ckpt.bytes = 0;
+	db->replayed_records = db->replayed_bytes = 0;
 	ns_free_all(db);
 	objtab_release(db);
 	epoch_drain(&db->epoch);
