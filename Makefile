@@ -52,6 +52,7 @@ endif
 ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) -fno-common -fvisibility=hidden -fstack-protector-strong \
 	-fPIC -D_FILE_OFFSET_BITS=64 -D_GNU_SOURCE -I. $(SANITIZE) $(EXTRA_CFLAGS)
 ALL_LDFLAGS = $(LDFLAGS) $(filter -fsanitize=%,$(SANITIZE))
+TOOL_LIBS := -larchive
 CORE_LIBS := -lisal -luring -lsodium -largon2 -lpthread
 ifdef LIBFUSE_PRIVATE
 PKG_CONFIG := PKG_CONFIG_PATH='$(LIBFUSE_PRIVATE)/lib/pkgconfig:$(wildcard $(LIBFUSE_PRIVATE)/lib/*/pkgconfig)' $(PKG_CONFIG)
@@ -83,6 +84,7 @@ SOURCES	= $(wildcard $(addsuffix /*.[ch],core fuse tools tools/bench tests/unit 
 # Files outside core/ that a test, fuzz target or bench links as well: EXTRA_<name>.
 EXTRA_test_names := $(wildcard fuse/names.c)
 EXTRA_fuzz_names := $(wildcard fuse/names.c)
+EXTRA_fuzz_tar := tools/tar_import.c
 EXTRA_test_control := tools/ctl_proto.c
 EXTRA_fuzz_control := tools/ctl_proto.c
 extra	= $(call objs,$(EXTRA_$(notdir $(1))))
@@ -124,13 +126,13 @@ $(BIN)/emdbfs: $(FUSE) $(BIN)/libemdb.a
 	$(call link,$(FUSE_LIBS))
 $(BIN)/emdb: $(TOOLS) $(BIN)/libemdb.a
 	$(call say,LD)
-	$(call link)
+	$(call link,$(TOOL_LIBS))
 $(UNIT) $(CRASH): %: %.o $$(call extra,$$*) $(BIN)/libemdb.a
 	$(call say,LD)
 	$(call link)
 $(FUZZERS): %: %.o $$(call extra,$$*) $(BIN)/libemdb.a
 	$(call say,LD)
-	$(call link,-fsanitize=fuzzer)
+	$(call link,-fsanitize=fuzzer $(if $(filter %/fuzz_tar,$@),$(TOOL_LIBS)))
 $(BIN)/bench/%: $(O)/tools/bench/%.o $(BIN)/libemdb.a
 	$(call say,LD)
 	$(call link,$(BENCH_LIBS))

@@ -69,7 +69,7 @@ struct cli_command {
 
 extern const struct cli_command cmd_init, cmd_put, cmd_get, cmd_del, cmd_ls, cmd_mkns, cmd_rmns,
 	cmd_ttl, cmd_sweep, cmd_stat, cmd_lock, cmd_check, cmd_flush, cmd_checkpoint, cmd_compact,
-	cmd_snapshot, cmd_backup, cmd_restore;
+	cmd_snapshot, cmd_backup, cmd_export, cmd_import, cmd_restore;
 
 bool args_has(const struct cli_args *args, int key);
 /* NULL when the option was not given. */

@@ -17,9 +17,10 @@
 #include "tools/cli.h"
 
 static const struct cli_command *const commands[] = {
-	&cmd_init,  &cmd_put,        &cmd_get,     &cmd_del,      &cmd_ls,     &cmd_mkns,
-	&cmd_rmns,  &cmd_ttl,        &cmd_sweep,   &cmd_stat,     &cmd_lock,   &cmd_check,
-	&cmd_flush, &cmd_checkpoint, &cmd_compact, &cmd_snapshot, &cmd_backup, &cmd_restore,
+	&cmd_init,     &cmd_put,    &cmd_get,    &cmd_del,        &cmd_ls,
+	&cmd_mkns,     &cmd_rmns,   &cmd_ttl,    &cmd_sweep,      &cmd_stat,
+	&cmd_lock,     &cmd_check,  &cmd_flush,  &cmd_checkpoint, &cmd_compact,
+	&cmd_snapshot, &cmd_backup, &cmd_export, &cmd_import,     &cmd_restore,
 };
 #define COMMANDS (sizeof(commands) / sizeof(*commands))
 
