@@ -211,16 +211,20 @@ bench-engine: $(BIN)/bench/engine
 
 # ---- Try it ----
 
+# True also of a mount whose daemon was killed, which emdbfs cleans up by itself.
+MOUNTED	= grep -qs " $(abspath $(MNT)) fuse.emdbfs " /proc/mounts
+
 mount: deps
 	$(SUB) all
 	$(Q)if mountpoint -q "$(MNT)"; then echo "$(MNT) is already mounted."; else \
-		mkdir -p "$(MNT)" "$$(dirname "$(STORE)")" && "$(BUILD)/emdbfs" "$(STORE)" "$(MNT)" && \
+		mkdir -p "$$(dirname "$(STORE)")" && { $(MOUNTED) || mkdir -p "$(MNT)"; } && \
+		"$(BUILD)/emdbfs" "$(STORE)" "$(MNT)" && \
 		printf '%s\n' "Mounted $(STORE) at $(MNT)." \
 		"  Try:     echo hello > $(MNT)/greeting && cat $(MNT)/greeting" \
 		"  Expire:  setfattr -n user.emdb.ttl -v 90s $(MNT)/greeting" \
 		"  Unmount: make umount        (or: fusermount3 -u $(MNT))"; fi
 umount:
-	$(Q)if mountpoint -q "$(MNT)"; then fusermount3 -u "$(MNT)"; else echo "$(MNT) is not mounted."; fi
+	$(Q)if $(MOUNTED); then fusermount3 -u "$(MNT)"; else echo "$(MNT) is not mounted."; fi
 
 # ---- Install ----
 
