@@ -385,7 +385,8 @@ static void check_prefix(emdb_db *snap, const struct writer *w, uint64_t lo, uin
 		emdb_free(v);
 		top = max_u64(top, op + 1);
 	}
-	for (uint64_t n = max_u64(lo, top); n <= min_u64(hi, top + 2 * KEYS); n++) {
+	/* Nothing at all: everything is just deleted, wherever that was. */
+	for (uint64_t n = max_u64(lo, top); n <= (top ? min_u64(hi, top + 2 * KEYS) : hi); n++) {
 		uint64_t k;
 
 		for (k = 0; k < KEYS; k++) {
@@ -410,15 +411,32 @@ static void check_prefix(emdb_db *snap, const struct writer *w, uint64_t lo, uin
 	     hi, top);
 }
 
-TEST(test_snapshot__under_writers_is_a_prefix_of_each)
+static void *compact_on(void *arg)
+{
+	const struct emdb_compact_options o = { .size = sizeof(o), .min_dead_percent = 1 };
+	struct writer *const w = arg;
+
+	while (!atomic_load(w->stop)) {
+		CHECK_OK(emdb_compact(w->db, &o, NULL));
+		atomic_fetch_add(&w->done, 1);
+		usleep(1000);
+	}
+	return NULL;
+}
+
+/* compacting: what snapshots need is moved and dropped all the time. */
+static void shots_under_writers(bool compacting)
 {
 	const char *const path = test_dir();
 	emdb_db *db = open_store(path, EMDB_OPEN_CREATE);
 	struct writer w[WRITERS] = { { .db = db } };
 	uint64_t lo[SHOTS][WRITERS], hi[SHOTS][WRITERS];
 	_Atomic(bool) stop = false;
+	struct writer c = { .db = db, .stop = &stop };
 	char name[32];
 
+	if (compacting)
+		CHECK_EQ(pthread_create(&c.thread, NULL, compact_on, &c), 0);
 	for (int i = 0; i < WRITERS; i++) {
 		w[i].db = db;
 		w[i].id = i;
@@ -437,6 +455,10 @@ TEST(test_snapshot__under_writers_is_a_prefix_of_each)
 	atomic_store(&stop, true);
 	for (int i = 0; i < WRITERS; i++)
 		CHECK_EQ(pthread_join(w[i].thread, NULL), 0);
+	if (compacting) {
+		CHECK_EQ(pthread_join(c.thread, NULL), 0);
+		CHECK(atomic_load(&c.done) > 0);
+	}
 	for (int round = 0; round < 2; round++) {
 		for (int s = 0; s < SHOTS; s++) {
 			emdb_db *snap;
@@ -452,6 +474,16 @@ TEST(test_snapshot__under_writers_is_a_prefix_of_each)
 		db = open_store(path, 0);
 	}
 	CHECK_OK(emdb_close(db));
+}
+
+TEST(test_snapshot__under_writers_is_a_prefix_of_each)
+{
+	shots_under_writers(false);
+}
+
+TEST(test_snapshot__under_writers_and_compaction)
+{
+	shots_under_writers(true);
 }
 
 /* ---- Crashes and faults ------------------------------------------------------ */
