@@ -261,7 +261,51 @@ emdb_err emdb_put(emdb_db *db, uint64_t ns, const void *key, size_t key_len, con
 
 /* ---- put_many --------------------------------------------------------------------- */
 
-static emdb_err many_add(emdb_db *db, struct ns *ns, const struct emdb_item *it, struct batch *b)
+/*
+ * A promoted object with this one name becomes plain again with its new value,
+ * and keeps what else it has.  NOT_FOUND: it has other names.
+ */
+static emdb_err put_over_big(struct op *op, const struct emdb_item *it, struct rec *r)
+{
+	emdb_db *const db = op->db;
+	struct obj_view v;
+	bool alone;
+	emdb_err err;
+
+	if (!objtab_get_pinned(db, op->entry.id, &v) || !v.big)
+		return EMDB_ERR_CORRUPT;
+	mutex_lock(&v.big->lock);
+	alone = v.big->nlinks == 1;
+	mutex_unlock(&v.big->lock);
+	if (!alone)
+		return EMDB_ERR_NOT_FOUND;
+	err = rec_of_big(db, op->entry.id, v.big, db_now_ns(db), r);
+	if (!err)
+		err = expiry_for(db, op->ns, it->expires_ms, &r->expires_ms);
+	r->kind = REC_PUT;
+	r->mask &= ~(REC_F_SIZE | REC_F_EXPIRES);
+	r->mask |= REC_F_NS | REC_F_KEY | REC_F_VALUE | (r->expires_ms ? REC_F_EXPIRES : 0);
+	r->ns = op->ns->id;
+	r->key = it->key;
+	r->key_len = it->key_len;
+	r->mtime_ns = r->time_ns;
+	r->value = it->value;
+	r->value_len = it->value_len;
+	return err;
+}
+
+/* Does an item before this one remove its key? */
+static bool removed_before(const struct emdb_item *items, const struct emdb_item *it)
+{
+	for (const struct emdb_item *i = items; i < it; i++)
+		if (i->remove && i->key_len == it->key_len &&
+		    (!it->key_len || memcmp(i->key, it->key, it->key_len) == 0))
+			return true;
+	return false;
+}
+
+static emdb_err many_add(emdb_db *db, struct ns *ns, const struct emdb_item *items,
+			 const struct emdb_item *it, struct batch *b)
 {
 	struct op op = { .db = db, .ns = ns };
 	struct rec r;
@@ -295,7 +339,12 @@ static emdb_err many_add(emdb_db *db, struct ns *ns, const struct emdb_item *it,
 				  .time_ns = db_now_ns(db) };
 		return batch_add(b, &r);
 	}
-	/* A promoted object is not rewritten in place: its name gets a new one. */
+	if (op.live && op.entry.rec.kind == REC_LINK && !removed_before(items, it)) {
+		err = put_over_big(&op, it, &r);
+		if (err != EMDB_ERR_NOT_FOUND)
+			return err ? err : batch_add(b, &r);
+	}
+	/* Other names share the object: this one gets a new one. */
 	if (op.found && op.entry.rec.kind == REC_LINK) {
 		op.live = false;
 		rec_of_del(&op.entry, db_now_ns(db), &r);
@@ -321,7 +370,7 @@ emdb_err emdb_put_many(emdb_db *db, uint64_t ns_id, const struct emdb_item *item
 	if (!ns)
 		err = EMDB_ERR_NOT_FOUND;
 	for (size_t i = 0; !err && i < n; i++)
-		err = many_add(db, ns, &items[i], &b);
+		err = many_add(db, ns, items, &items[i], &b);
 	if (!err)
 		err = batch_commit(db, &b, 0);
 	hold_end(&h);
