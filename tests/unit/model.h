@@ -77,6 +77,7 @@ struct model {
 	char op[128];        /* what is being done, for the report */
 	bool frozen;         /* a snapshot, or open read-only: nothing is swept */
 	bool trace;
+	bool twice; /* put_many: one of the keys comes more than once */
 };
 
 static struct model *m;

@@ -168,8 +168,10 @@ static void model_put(int ns, int key, const uint8_t *data, size_t len, int64_t 
 	const uint64_t id = id_of(ns, key);
 	struct m_obj *o;
 
-	/* put_many may give a name a new object where put keeps the old one. */
+	/* put_many gives one of several names a new object where put changes the shared one. */
 	if (e && many && m->objs[e->obj].id != id) {
+		if (m->objs[e->obj].nlink == 1 && !m->twice)
+			M_FAIL("key %d has a new object", key);
 		m_remove(e);
 		e = NULL;
 	}
@@ -259,6 +261,7 @@ static bool any_items(int ns, struct emdb_item items[MANY], size_t n, int keys[M
 {
 	static uint8_t values[MANY][12000];
 
+	m->twice = false;
 	for (size_t i = 0; i < n; i++) {
 		struct emdb_item *const it = &items[i];
 		const struct m_entry *e;
@@ -273,6 +276,7 @@ static bool any_items(int ns, struct emdb_item items[MANY], size_t n, int keys[M
 		it->expires_ms = any_deadline();
 		for (size_t k = 0; k < i; k++)
 			twice = twice || keys[k] == keys[i];
+		m->twice = m->twice || twice;
 		if (twice && e && e->obj >= 0 &&
 		    (m->objs[e->obj].refs || m->objs[e->obj].nlink > 1))
 			return false;
