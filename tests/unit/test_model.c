@@ -34,7 +34,7 @@ static void store_open(unsigned int flags)
 				     .sweep_interval_ms = chance(50) ? 1 : -1,
 				     .commit_interval_s = -1,
 				     .flush =
-					     chance(5) ? EMDB_FLUSH_WRITE_THROUGH : EMDB_FLUSH_EACH,
+					     chance(2) ? EMDB_FLUSH_WRITE_THROUGH : EMDB_FLUSH_EACH,
 				     .default_ttl_ms = chance(20) ? 1 + (int64_t)below(5000) : 0,
 				     .compact_percent = (int32_t)below(3) * 10 - 10,
 				     .detail = &detail };
