@@ -7,7 +7,7 @@ import subprocess
 
 import pytest
 
-from harness import binary, is_mounted
+from harness import binary, is_mounted, need, run
 
 OK, FAILED, USAGE, PARTIAL, NO_STORE = 0, 1, 2, 3, 10
 
@@ -193,3 +193,50 @@ def test_the_same_numbers_the_next_day(cli, make_mount):
     cli.run("del", cli.store, "other")
     second = cli.run("snapshot", "run", cli.store, "--", "sh", "-c", look).stdout
     assert first.splitlines()[1:] == second.splitlines()[1:]
+
+
+def tree_for_backup(cli):
+    cli.put("a/big", os.urandom(1_500_000))
+    for n in range(20):
+        cli.put(f"d/{n}", b"%d" % n)
+
+
+def test_restic_finds_nothing_changed_the_next_day(cli, scratch, make_mount):
+    need("restic")
+    env = dict(os.environ, RESTIC_PASSWORD="x", XDG_CACHE_HOME=os.fspath(scratch / "cache"))
+    repo = os.fspath(scratch / "repo")
+    tree_for_backup(cli)
+    run("restic", "init", "-r", repo, env=env)
+
+    def backup():
+        done = cli.run("snapshot", "run", cli.store, "--", "restic", "-r", repo, "backup", "--json",
+                       "{}", env=env)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    first = backup()
+    assert first["files_new"] == 21
+    second = backup()
+    assert second["files_new"] == second["files_changed"] == 0
+    assert second["files_unmodified"] == 21
+    cli.put("d/3", b"changed")
+    third = backup()
+    assert (third["files_changed"], third["files_unmodified"]) == (1, 20)
+
+
+def test_borg_reads_nothing_again(cli, scratch, make_mount):
+    need("borg")
+    env = dict(os.environ, BORG_BASE_DIR=os.fspath(scratch / "borg"), BORG_RELOCATED_REPO_ACCESS_IS_OK="yes",
+               BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK="yes")
+    repo = os.fspath(scratch / "repo")
+    tree_for_backup(cli)
+    # Borg does not remember the files with the newest time of change: that is this one.
+    cli.put("newest", b"n")
+    run("borg", "init", "-e", "none", repo, env=env)
+
+    def backup(name):
+        done = cli.run("snapshot", "run", cli.store, "--", "borg", "create", "--list", "--filter", "AM",
+                       f"{repo}::{name}", "{}", env=env)
+        return [os.path.basename(line.split(b" ", 1)[1]).decode() for line in done.stderr.splitlines()]
+
+    assert len(backup("one")) == 22
+    assert set(backup("two")) <= {"newest"}
