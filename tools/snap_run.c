@@ -154,7 +154,38 @@ static int unmount_it(struct run *r, int code)
 	return code;
 }
 
-/* The command with {} replaced; the array and what differs are the caller's. */
+/* The word with each {} replaced; NULL: out of memory. */
+static char *replaced(const char *word, const char *path)
+{
+	const size_t path_len = strlen(path);
+	size_t n = strlen(word) + 1;
+	const char *at;
+	char *out, *to;
+
+	for (at = strstr(word, "{}"); at; at = strstr(at + 2, "{}"))
+		n += path_len;
+	out = to = malloc(n);
+	while (out && (at = strstr(word, "{}"))) {
+		memcpy(to, word, (size_t)(at - word));
+		to += at - word;
+		memcpy(to, path, path_len);
+		to += path_len;
+		word = at + 2;
+	}
+	if (out)
+		memcpy(to, word, strlen(word) + 1);
+	return out;
+}
+
+static void words_free(char **words)
+{
+	int i;
+
+	for (i = 0; words && words[i]; i++)
+		free(words[i]);
+	free(words);
+}
+
 static char **command_of(const struct cli_args *args, const char *path)
 {
 	const int n = args->argc - 2;
@@ -162,14 +193,11 @@ static char **command_of(const struct cli_args *args, const char *path)
 	int i;
 
 	for (i = 0; argv && i < n; i++) {
-		const char *const word = args->argv[i + 2], *const at = strstr(word, "{}");
-
-		if (!at)
-			argv[i] = strdup(word);
-		else if (asprintf(&argv[i], "%.*s%s%s", (int)(at - word), word, path, at + 2) < 0)
-			argv[i] = NULL;
-		if (!argv[i])
+		argv[i] = replaced(args->argv[i + 2], path);
+		if (!argv[i]) {
+			words_free(argv);
 			return NULL;
+		}
 	}
 	return argv;
 }
@@ -177,16 +205,14 @@ static char **command_of(const struct cli_args *args, const char *path)
 static int run_command(struct run *r, const struct cli_args *args)
 {
 	char **const argv = command_of(args, r->mountpoint);
-	int code, i;
+	int code;
 
 	if (!argv || setenv("EMDB_SNAPSHOT_PATH", r->mountpoint, 1))
 		return cli_fail_err(r->cli, EMDB_ERR_NOMEM, r->path);
 	code = spawn(argv, false);
 	if (code == CLI_NO_COMMAND || code == CLI_CANNOT_RUN)
 		cli_warn(r->cli, "%s: cannot run it", argv[0]);
-	for (i = 0; argv[i]; i++)
-		free(argv[i]);
-	free(argv);
+	words_free(argv);
 	return code;
 }
 

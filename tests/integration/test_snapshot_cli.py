@@ -174,6 +174,9 @@ def test_run(cli, scratch, make_mount):
     assert done.stdout.decode() == f"value {cli.store}.snapshot\n"
     assert not os.path.exists(f"{cli.store}.snapshot")
     assert cli.names() == []
+    done = cli.run("snapshot", "run", cli.store, "--", "echo", "{}={}", "x{", "{}")
+    where = f"{cli.store}.snapshot"
+    assert done.stdout.decode() == f"{where}={where} x{{ {where}\n"
     at = scratch / "fixed"
     at.mkdir()
     done = cli.run("snapshot", "run", "--path", os.fspath(at), cli.store, "--", "ls", "{}/dir")

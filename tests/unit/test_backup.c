@@ -224,6 +224,34 @@ TEST(test_backup__of_a_snapshot)
 	CHECK_OK(emdb_close(db));
 }
 
+/* What a crash in the first backup leaves is begun anew. */
+TEST(test_backup__goes_over_what_a_crash_left)
+{
+	const char *const dir = test_dir();
+	const char *const partial = in(dir, ".b.partial");
+	emdb_db *const db = open_store(in(dir, "store"), EMDB_OPEN_CREATE);
+	static const char *const left[] = { "journal/0000000000000001.seg",
+					    "journal/00000000000000ff.seg", "manifest.tmp",
+					    "checkpoint-0000000000000007", "lock" };
+	struct emdb_backup_report r;
+
+	put(db, "k", "v");
+	CHECK_OK(mkdir(partial, 0700));
+	CHECK_OK(mkdir(in(partial, "journal"), 0700));
+	for (size_t i = 0; i < ARRAY_SIZE(left); i++) {
+		FILE *const f = fopen(in(partial, left[i]), "w");
+
+		CHECK(f && fputs("half", f) >= 0);
+		CHECK_EQ(fclose(f), 0);
+	}
+	CHECK_OK(backup(db, in(dir, "b"), 0, &r));
+	CHECK(!exists(partial));
+	CHECK(!exists(in(dir, "b/journal/00000000000000ff.seg")));
+	CHECK(!exists(in(dir, "b/checkpoint-0000000000000007")));
+	expect_at(in(dir, "b"), "k", "v");
+	CHECK_OK(emdb_close(db));
+}
+
 static bool stop_late(void *ctx, uint64_t done, uint64_t total)
 {
 	uint64_t *const seen = ctx;
