@@ -3,11 +3,14 @@
 
 import errno
 import os
+import shutil
 import stat
+import subprocess
+import tempfile
 
 import pytest
 
-from harness import as_user, fails, get, put, run, need
+from harness import as_user, binary, fails, get, put, run, need
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root to become other users")
 
@@ -225,3 +228,45 @@ def test_acl(d):
     run("setfacl", "-d", "-m", f"u:{A}:rwx", d)
     put(d / "g", b"y")
     assert f"user:{A}:rw" in run("getfacl", "-n", d / "g").stdout
+
+
+OTHERS_MOUNT = """
+import errno, os, sys
+os.chdir(sys.argv[1])
+def refused(code, fn, *args):
+    try:
+        fn(*args)
+    except OSError as err:
+        assert err.errno == code, err
+    else:
+        raise AssertionError(f"{fn.__name__}{args} was allowed")
+open("f", "w").write("x")
+os.chmod("f", 0o444)
+refused(errno.EACCES, open, "f", "w")
+refused(errno.EPERM, os.chown, "f", 0, 0)
+assert not os.access("f", os.W_OK) and not os.access("f", os.X_OK)
+os.mkdir("d", 0o000)
+refused(errno.EACCES, open, "d/new", "w")
+refused(errno.EACCES, os.listdir, "d")
+os.chmod("d", 0o700)
+open("d/new", "w").close()
+"""
+
+
+def test_a_users_own_mount_checks_permissions():
+    """Permission bits count for an ordinary user, also where nobody else can enter."""
+    if os.stat("/dev/fuse").st_mode & 0o006 != 0o006:
+        pytest.skip("/dev/fuse is not for everybody here")
+    place = tempfile.mkdtemp()
+    user = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
+    try:
+        os.chown(place, 65534, 65534)
+        mnt = os.path.join(place, "mnt")
+        subprocess.run([*user, "mkdir", mnt], check=True)
+        subprocess.run([*user, binary("emdbfs"), os.path.join(place, "store"), mnt], check=True, timeout=30)
+        try:
+            subprocess.run([*user, "/usr/bin/python3", "-c", OTHERS_MOUNT, mnt], check=True)
+        finally:
+            subprocess.run([*user, "fusermount3", "-u", mnt], check=True, timeout=30)
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
