@@ -824,11 +824,26 @@ static void stats_of_journal(emdb_db *db, struct emdb_stats *s)
 	s->failed = journal_failed(db->j) || atomic_load(&db->failed);
 }
 
+emdb_err emdb_space_get(emdb_db *db, struct emdb_space *ret_space)
+{
+	struct emdb_space s = { .entries = atomic_load(&db->records) +
+					   atomic_load(&db->namespaces) + 1 };
+	struct io_vfs vfs;
+
+	if (!db->memory && io_fstatvfs(db->io, db->dirfd, &vfs) == 0) {
+		s.total_bytes = vfs.blocks * vfs.bsize;
+		s.free_bytes = vfs.bfree * vfs.bsize;
+		s.avail_bytes = vfs.bavail * vfs.bsize;
+	}
+	*ret_space = s;
+	return EMDB_OK;
+}
+
 emdb_err emdb_stats_get(emdb_db *db, struct emdb_stats *ret_stats)
 {
 	struct emdb_stats s;
 	uint64_t objects_memory;
-	struct io_vfs vfs;
+	struct emdb_space space;
 
 	memset(&s, 0, sizeof(s));
 	stats_of_journal(db, &s);
@@ -845,10 +860,10 @@ emdb_err emdb_stats_get(emdb_db *db, struct emdb_stats *ret_stats)
 	s.replayed = db->replayed;
 	s.open_us = db->open_us;
 	s.torn_bytes = db->torn_bytes;
-	if (!db->memory && io_fstatvfs(db->io, db->dirfd, &vfs) == 0) {
-		s.fs_total_bytes = vfs.blocks * vfs.bsize;
-		s.fs_free_bytes = vfs.bfree * vfs.bsize;
-		s.fs_avail_bytes = vfs.bavail * vfs.bsize;
+	if (emdb_space_get(db, &space) == EMDB_OK) {
+		s.fs_total_bytes = space.total_bytes;
+		s.fs_free_bytes = space.free_bytes;
+		s.fs_avail_bytes = space.avail_bytes;
 	}
 	s.io_uring = io_uses_uring(db->io);
 	s.read_only = db->read_only;

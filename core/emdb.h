@@ -447,7 +447,14 @@ struct emdb_stats {
 	bool low_space; /* no room for another segment: only removal works */
 	bool damaged;
 };
+/* Looks at every namespace and known object: for people, not for every request. */
 EMDB_API EMDB_CHECKED emdb_err emdb_stats_get(emdb_db *db, struct emdb_stats *ret_stats);
+struct emdb_space {
+	uint64_t total_bytes, free_bytes, avail_bytes; /* the host's file system; 0 in memory */
+	uint64_t entries;                              /* keys and namespaces, the root included */
+};
+/* What statvfs(3) wants to know, in constant time. */
+EMDB_API EMDB_CHECKED emdb_err emdb_space_get(emdb_db *db, struct emdb_space *ret_space);
 /* 16 bytes that identify the store. */
 EMDB_API void emdb_uuid(emdb_db *db, uint8_t ret_uuid[16]);
 

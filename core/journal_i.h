@@ -188,7 +188,6 @@ EMDB_CHECKED emdb_err reserve_keep_locked(struct journal *j) EMDB_REQUIRES(&j->r
 bool reserve_spend_locked(struct journal *j);
 /* journal_start's first segment; uses whatever room there is. Nobody else is there yet. */
 EMDB_CHECKED emdb_err reserve_start(struct journal *j, uint64_t id, struct segment **ret);
-void reserve_find(struct journal *j);
 
 /* ---- journal_sync.c --------------------------------------------------- */
 

@@ -64,7 +64,8 @@ bool reserve_spend_locked(struct journal *j)
 	return true;
 }
 
-void reserve_find(struct journal *j)
+/* An earlier open may have left it; with plenty of space it is given back. */
+static void reserve_find(struct journal *j)
 {
 	struct io_stat st;
 

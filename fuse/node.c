@@ -273,12 +273,12 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
 void op_statfs(fuse_req_t req, fuse_ino_t ino)
 {
 	const uint64_t block = 4096;
-	struct emdb_stats stats;
+	struct emdb_space space;
 	struct statvfs v;
 	emdb_err err;
 
 	(void)ino;
-	err = emdb_stats_get(fs_of(req)->db, &stats);
+	err = emdb_space_get(fs_of(req)->db, &space);
 	if (err != EMDB_OK) {
 		fs_reply_err(req, err);
 		return;
@@ -286,12 +286,12 @@ void op_statfs(fuse_req_t req, fuse_ino_t ino)
 	memset(&v, 0, sizeof(v));
 	v.f_bsize = block;
 	v.f_frsize = block;
-	v.f_blocks = stats.fs_total_bytes / block;
-	v.f_bfree = stats.fs_free_bytes / block;
-	v.f_bavail = stats.fs_avail_bytes / block;
-	v.f_ffree = stats.fs_avail_bytes / STATFS_FILE_BYTES;
+	v.f_blocks = space.total_bytes / block;
+	v.f_bfree = space.free_bytes / block;
+	v.f_bavail = space.avail_bytes / block;
+	v.f_ffree = space.avail_bytes / STATFS_FILE_BYTES;
 	v.f_favail = v.f_ffree;
-	v.f_files = stats.records + stats.namespaces + 1 + v.f_ffree;
+	v.f_files = space.entries + v.f_ffree;
 	v.f_namemax = NAMES_MAX;
 	(void)fuse_reply_statfs(req, &v);
 }

@@ -123,4 +123,20 @@ TEST(test_store__expired_name_is_free)
 	CHECK_OK(emdb_close(db));
 }
 
+/* What statvfs(3) is told: the host's blocks, and every entry once. */
+TEST(test_store__space_counts_entries_and_host_blocks)
+{
+	emdb_db *const db = open_store(test_dir());
+	struct emdb_space space;
+	uint64_t ns;
+
+	CHECK_OK(emdb_put(db, EMDB_ROOT, "k", 1, "v", 1, 0));
+	CHECK_OK(emdb_ns_create(db, EMDB_ROOT, "ns", 2, &ns));
+	CHECK_OK(emdb_space_get(db, &space));
+	CHECK_UEQ(space.entries, 3);
+	CHECK(space.total_bytes >= space.free_bytes && space.free_bytes >= space.avail_bytes);
+	CHECK(space.total_bytes > 0);
+	CHECK_OK(emdb_close(db));
+}
+
 TEST_MAIN()
