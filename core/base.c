@@ -41,22 +41,6 @@ void base_free(void *p)
 		alloc_table()->free(p);
 }
 
-char *base_memdup0(const void *p, size_t n)
-{
-	size_t size;
-	char *copy;
-
-	if (emdb_add_ovf_size(n, 1, &size))
-		return NULL;
-	copy = base_malloc(size);
-	if (!copy)
-		return NULL;
-	if (n)
-		memcpy(copy, p, n);
-	copy[n] = '\0';
-	return copy;
-}
-
 int buf_reserve(struct buf *b, size_t extra)
 {
 	size_t need, cap;

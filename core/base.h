@@ -135,9 +135,6 @@ void *base_calloc(size_t count, size_t n) __attribute__((malloc, alloc_size(1, 2
 void *base_realloc(void *p, size_t n) __attribute__((alloc_size(2))) EMDB_MUST_CHECK;
 void base_free(void *p);
 
-/* A copy of n bytes with a NUL behind them (not counted); NULL when out of memory. */
-char *base_memdup0(const void *p, size_t n) EMDB_MUST_CHECK;
-
 /* ---- Growable buffer ---- */
 
 /*
