@@ -211,12 +211,13 @@ bench-engine: $(BIN)/bench/engine
 
 # ---- Try it ----
 
-# True also of a mount whose daemon was killed, which emdbfs cleans up by itself.
+# True also of a mount whose daemon was killed, which emdbfs cleans up by itself. What tells the two
+# apart is a question that the kernel never answers from its caches, such as statfs.
 MOUNTED	= grep -qs " $(abspath $(MNT)) fuse.emdbfs " /proc/mounts
 
 mount: deps
 	$(SUB) all
-	$(Q)if mountpoint -q "$(MNT)"; then echo "$(MNT) is already mounted."; else \
+	$(Q)if $(MOUNTED) && stat -f "$(MNT)" >/dev/null 2>&1; then echo "$(MNT) is already mounted."; else \
 		mkdir -p "$$(dirname "$(STORE)")" && { $(MOUNTED) || mkdir -p "$(MNT)"; } && \
 		"$(BUILD)/emdbfs" "$(STORE)" "$(MNT)" && \
 		printf '%s\n' "Mounted $(STORE) at $(MNT)." \

@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <sys/statvfs.h>
 #include <unistd.h>
 
 #include "fuse/log.h"
@@ -57,6 +58,16 @@ static char *resolve_store(const char *path)
 	return real;
 }
 
+/* stat(2) alone may be answered out of the kernel's caches long after the daemon died. */
+static bool is_dead(const char *path)
+{
+	struct statvfs v;
+	struct stat st;
+
+	return (stat(path, &st) == -1 || statvfs(path, &v) == -1) &&
+	       (errno == ENOTCONN || errno == ECONNABORTED);
+}
+
 /* Its daemon died; the kernel answers ENOTCONN for it until somebody takes it away. */
 static char *revive(const char *path)
 {
@@ -84,7 +95,7 @@ static char *resolve_mountpoint(const char *path)
 	struct stat st;
 	char *real;
 
-	if (stat(path, &st) == -1 && (errno == ENOTCONN || errno == ECONNABORTED)) {
+	if (is_dead(path)) {
 		real = revive(path);
 		if (real == NULL)
 			return NULL;

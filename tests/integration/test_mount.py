@@ -391,6 +391,24 @@ def test_dead_mount_at_the_mountpoint(mount):
         run("fusermount3", "-u", mount.mnt)
 
 
+def test_dead_mount_that_the_kernel_remembers(mount):
+    """The root's attributes are cached: stat(2) of a dead mount can succeed."""
+    put(mount / "f", b"x")
+    os.stat(mount.mnt)
+    os.listdir(mount.mnt)
+    os.stat(mount.mnt)
+    mount.die()
+    os.stat(mount.mnt)
+    with fails(errno.ENOTCONN):
+        os.statvfs(mount.mnt)
+    done = emdbfs(mount.store, mount.mnt)
+    assert (done.returncode, done.stdout) == (0, "")
+    try:
+        assert get(mount / "f") == b"x"
+    finally:
+        run("fusermount3", "-u", mount.mnt)
+
+
 def test_live_mount_at_the_mountpoint(mount, scratch):
     """Another mount there is nobody's to take away."""
     put(mount / "f", b"x")
