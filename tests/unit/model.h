@@ -77,7 +77,7 @@ struct model {
 	char op[128];        /* what is being done, for the report */
 	bool frozen;         /* a snapshot, or open read-only: nothing is swept */
 	bool trace;
-	bool twice; /* put_many: one of the keys comes more than once */
+	bool twice; /* put_many: a key comes more than once, or its object has several names */
 };
 
 static struct model *m;

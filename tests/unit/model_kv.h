@@ -276,7 +276,8 @@ static bool any_items(int ns, struct emdb_item items[MANY], size_t n, int keys[M
 		it->expires_ms = any_deadline();
 		for (size_t k = 0; k < i; k++)
 			twice = twice || keys[k] == keys[i];
-		m->twice = m->twice || twice;
+		/* Items before may take the object's other names away: what counts is the batch's start. */
+		m->twice = m->twice || twice || (e && e->obj >= 0 && m->objs[e->obj].nlink > 1);
 		if (twice && e && e->obj >= 0 &&
 		    (m->objs[e->obj].refs || m->objs[e->obj].nlink > 1))
 			return false;
