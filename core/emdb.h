@@ -108,7 +108,8 @@ typedef enum emdb_err {
 	EMDB_ERR_CANCELLED = -33,      /* the asynchronous operation was cancelled */
 	EMDB_ERR_NOT_ORDERED = -34,    /* needs EMDB_OPEN_ORDERED */
 	EMDB_ERR_DAMAGED = -35,        /* the journal is damaged: read-only or repair */
-	EMDB_ERR_COUNT_ = 36
+	EMDB_ERR_AGAIN = -36,          /* nothing there yet, or no room right now */
+	EMDB_ERR_COUNT_ = 37
 } emdb_err;
 
 /* A sentence in English; never NULL, static storage.  Unknown: says so. */
@@ -593,6 +594,168 @@ EMDB_API EMDB_CHECKED emdb_err emdb_restore(const char *source, const char *targ
  */
 EMDB_API EMDB_CHECKED emdb_err emdb_rollback(const char *path, const char *name, unsigned int flags,
 					     struct emdb_detail *detail);
+
+/* ---- Asynchronous operations ------------------------------------------- */
+
+/*
+ * A queue takes operations without blocking, does them in threads of its own and hands
+ * out their completions: by a callback, or to whoever polls.  Its descriptor is readable
+ * while completions wait, so that it fits select, poll, epoll and io_uring loops.  What is in
+ * flight is bounded, and so is its memory: from submission until its completion
+ * was taken an operation counts towards options.depth, and beyond that
+ * emdb_async_submit() answers EMDB_ERR_AGAIN.
+ *
+ * Order.  With one thread operations are done in the order of their submission.  With
+ * more, those in flight together may be done in any order, also on one key.
+ *
+ * Threads.  Every function may be called from any thread, also from a completion's
+ * callback, except emdb_async_free().  Free every stream and then the queue before emdb_close().
+ */
+typedef struct emdb_async emdb_async;
+
+#define EMDB_ASYNC_THREADS_MAX 64u
+#define EMDB_ASYNC_DEPTH_MAX   (1024u * 1024u)
+
+/* Every field's zero is its default; size is sizeof(struct emdb_async_options). */
+struct emdb_async_options {
+	size_t size;
+	uint32_t threads; /* 0: 2; at most EMDB_ASYNC_THREADS_MAX */
+	uint32_t depth;   /* operations in flight; 0: 1024; at most EMDB_ASYNC_DEPTH_MAX */
+};
+
+/* opts may be NULL.  Errors: INVAL, NOMEM (also: no threads to be had), TOO_MANY_FILES. */
+EMDB_API EMDB_CHECKED emdb_err emdb_async_new(emdb_db *db, const struct emdb_async_options *opts,
+					      emdb_async **ret_async);
+/*
+ * Cancels what has not begun (callbacks are told), waits for what has, drops completions
+ * that nobody took, and frees everything.  async may be NULL.
+ */
+EMDB_API void emdb_async_free(emdb_async *async);
+/* For waiting only; never read it or close it. */
+EMDB_API int emdb_async_fd(const emdb_async *async);
+
+enum emdb_op_kind {
+	EMDB_OP_PUT = 1,              /* ns key value expires_ms */
+	EMDB_OP_GET = 2,              /* ns key -> value */
+	EMDB_OP_REMOVE = 3,           /* ns key -> value with EMDB_OP_WANT_VALUE */
+	EMDB_OP_CONTAINS = 4,         /* ns key -> number: 0 or 1 */
+	EMDB_OP_COUNT = 5,            /* ns -> number */
+	EMDB_OP_CLEAR = 6,            /* ns */
+	EMDB_OP_PUT_MANY = 7,         /* ns items */
+	EMDB_OP_TTL_GET = 8,          /* ns key -> expires_ms */
+	EMDB_OP_TTL_SET = 9,          /* ns key expires_ms */
+	EMDB_OP_SWEEP = 10,           /* -> number: how many went */
+	EMDB_OP_NS_CREATE = 11,       /* ns (the parent) key -> number: the namespace */
+	EMDB_OP_NS_OPEN = 12,         /* ns (the parent) key -> number: the namespace */
+	EMDB_OP_NS_DROP = 13,         /* ns (the parent) key; EMDB_OP_RECURSIVE */
+	EMDB_OP_FLUSH = 14,           /* takes no thread while it waits for the disk */
+	EMDB_OP_CHECKPOINT = 15,      /* */
+	EMDB_OP_COMPACT = 16,         /* -> number: bytes freed; can be cancelled while it runs */
+	EMDB_OP_SNAPSHOT_CREATE = 17, /* key: the name */
+	EMDB_OP_SNAPSHOT_DELETE = 18, /* key: the name */
+	EMDB_OP_BACKUP = 19, /* key: the target's path -> number: bytes copied; can be cancelled */
+	EMDB_OP_CALL = 20,   /* call: anything else, in one of the queue's threads */
+};
+
+/* emdb_op.flags */
+#define EMDB_OP_DURABLE    0x1u /* complete when it survives power loss: one sync serves many */
+#define EMDB_OP_BORROW     0x2u /* value is not copied: it stays as it is until completion */
+#define EMDB_OP_WANT_VALUE 0x4u /* EMDB_OP_REMOVE: hand over what was removed */
+#define EMDB_OP_RECURSIVE  0x8u /* EMDB_OP_NS_DROP */
+
+/* How an operation ended. */
+struct emdb_completion {
+	uint64_t id; /* what emdb_async_submit() gave */
+	void *user;
+	enum emdb_op_kind kind;
+	emdb_err err;       /* what the plain function would have returned, or CANCELLED */
+	void *value;        /* not NULL: free with emdb_free(); a NUL follows that is not counted */
+	size_t value_len;   /* bytes */
+	uint64_t number;    /* see enum emdb_op_kind */
+	int64_t expires_ms; /* EMDB_OP_TTL_GET; 0: never */
+};
+
+/* Inside EMDB_OP_CALL: has somebody cancelled it? */
+typedef struct emdb_op_run emdb_op_run;
+EMDB_API bool emdb_op_cancelled(const emdb_op_run *run);
+
+/* What to do.  Fields that the kind does not name are ignored; zero is fine. */
+struct emdb_op {
+	size_t size; /* sizeof(struct emdb_op) */
+	enum emdb_op_kind kind;
+	unsigned int flags;
+	uint64_t ns;
+	const void *key; /* copied */
+	size_t key_len;
+	const void *value; /* copied, unless EMDB_OP_BORROW */
+	size_t value_len;
+	int64_t expires_ms;
+	/* EMDB_OP_PUT_MANY: they and what they point to stay as they are until completion. */
+	const struct emdb_item *items;
+	size_t item_count;
+	emdb_err (*call)(emdb_db *db, void *user, const emdb_op_run *run);
+	/*
+	 * Called once from a thread of the library, without locks.  May call the library, must not
+	 * block nor free the queue.  The value is the callee's.  NULL: the completion waits for
+	 * emdb_async_poll().
+	 */
+	void (*done)(void *user, const struct emdb_completion *completion);
+	void *user;
+};
+
+/*
+ * Takes the operation; never waits for the disk or for other operations.  ret_id may be NULL.
+ * Errors, the operation then not being taken: AGAIN (depth is reached: take completions
+ * first), INVAL, KEY_TOO_LONG, NOMEM.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_async_submit(emdb_async *async, const struct emdb_op *op,
+						 uint64_t *ret_id);
+/*
+ * Takes up to max completions that have no callback, oldest first, and says how many.  With none
+ * there waits up to timeout_ms (0: not at all; negative: until there is one), but not when
+ * nothing is in flight.  Errors: INVAL.  None in time is EMDB_OK and *ret_count 0.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_async_poll(emdb_async *async, struct emdb_completion *ret,
+					       size_t max, int timeout_ms, size_t *ret_count);
+/*
+ * Asks that an operation not be done.  EMDB_OK: it completes with CANCELLED, having done nothing
+ * (one that can be cancelled while it runs: at its next step).  BUSY: it is being done and
+ * completes as usual.  NOT_FOUND: it has completed, or never was.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_async_cancel(emdb_async *async, uint64_t id);
+
+/*
+ * A stream reads entries ahead in the queue's threads and hands them out one by one.  At most
+ * options.items entries and about options.bytes of keys and values lie ready; a consumer that is
+ * slower than the store stops it from reading on, and takes no thread meanwhile.  A stream
+ * does not count towards the queue's depth.  One thread at a time per stream.
+ */
+typedef struct emdb_stream emdb_stream;
+
+#define EMDB_STREAM_ITEMS_MAX 65536u
+
+/* Every field's zero is its default; size is sizeof(struct emdb_stream_options). */
+struct emdb_stream_options {
+	size_t size;
+	uint32_t items; /* entries ready or being read; 0: 64; at most EMDB_STREAM_ITEMS_MAX */
+	size_t bytes;   /* of them, beyond one entry; 0: 1 MiB */
+};
+
+/* As emdb_iter_new(), which the stream calls: its errors come with the first entry.  NOMEM, INVAL. */
+EMDB_API EMDB_CHECKED emdb_err emdb_stream_iter(emdb_async *async, uint64_t ns, unsigned int flags,
+						const struct emdb_stream_options *opts,
+						emdb_stream **ret_stream);
+/* Readable while an entry, an error or the end can be taken; for waiting only. */
+EMDB_API int emdb_stream_fd(const emdb_stream *stream);
+/*
+ * The next entry, valid until the next call on the stream.  AGAIN: none is there after timeout_ms
+ * (0: at once; negative: waits for as long as it takes).  NOT_FOUND: the end.  CORRUPT: this
+ * entry is damaged, call again to go on.  Other errors end the stream and come again.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_stream_next(emdb_stream *stream, int timeout_ms,
+						struct emdb_entry *ret_entry);
+/* Stops at once: waits for the one entry that is being read, if any.  stream may be NULL. */
+EMDB_API void emdb_stream_free(emdb_stream *stream);
 
 /* ---- Objects: the store as a file system ------------------------------ */
 

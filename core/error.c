@@ -53,6 +53,7 @@ static const struct err_row rows[] = {
 	ROW(ERR_CANCELLED, ECANCELED, "cancelled"),
 	ROW(ERR_NOT_ORDERED, EOPNOTSUPP, "the store was opened without the ordered index"),
 	ROW(ERR_DAMAGED, EIO, "the journal is damaged"),
+	ROW(ERR_AGAIN, EAGAIN, "nothing is there yet, or there is no room right now"),
 };
 static_assert(ARRAY_SIZE(rows) == EMDB_ERR_COUNT_, "every error code needs its row");
 

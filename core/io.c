@@ -5,6 +5,7 @@
 #include <linux/fs.h>
 #include <stdatomic.h>
 #include <stdio.h>
+#include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -787,4 +788,35 @@ int io_copy(struct emdb_io *io, int src_fd, int dst_fd, uint64_t len)
 	}
 	base_free(piece);
 	return err;
+}
+
+/* ---- Events ---- */
+
+int io_event_new(int *ret_fd)
+{
+	const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+
+	if (fd < 0)
+		return -errno;
+	*ret_fd = fd;
+	return 0;
+}
+
+void io_event_set(int fd)
+{
+	/* Fails only when the counter is full, and then it is set. */
+	(void)eventfd_write(fd, 1);
+}
+
+void io_event_clear(int fd)
+{
+	eventfd_t count;
+
+	(void)eventfd_read(fd, &count);
+}
+
+void io_event_close(int fd)
+{
+	if (fd >= 0)
+		(void)close(fd);
 }

@@ -348,6 +348,18 @@ int io_read_file(struct emdb_io *io, int dirfd, const char *name, size_t max,
 /* Copies len bytes from the start of src to the start of dst, in large pieces. -EIO when short. */
 int io_copy(struct emdb_io *io, int src_fd, int dst_fd, uint64_t len) EMDB_MUST_CHECK;
 
+/* ---- Events ---- */
+
+/*
+ * A descriptor of the kernel, whatever the backend, that is readable from io_event_set to
+ * io_event_clear; for event loops. 0 or -EMFILE, -ENFILE, -ENOMEM. Setting and clearing do not
+ * fail. io_event_close takes -1.
+ */
+int io_event_new(int *ret_fd) EMDB_MUST_CHECK;
+void io_event_set(int fd);
+void io_event_clear(int fd);
+void io_event_close(int fd);
+
 /* ---- Fault injection ---- */
 
 enum io_op {
