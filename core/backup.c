@@ -209,7 +209,8 @@ static emdb_err verify(const struct job *j, const struct manifest_seg *row, cons
 {
 	struct segment_env env = { .io = j->io,
 				   .dirfd = j->to_journal,
-				   .shift = j->sb.segment_shift };
+				   .shift = j->sb.segment_shift,
+				   .crc_seeded = j->sb.incompat & FMT_INCOMPAT_SEEDED };
 	struct segment *s = NULL;
 	const char *why = "a frame does not check out";
 	uint64_t off = FMT_SEG_HEADER;

@@ -166,6 +166,7 @@ static emdb_err create_super(emdb_db *db, const struct emdb_options *o)
 	}
 	memset(&db->sb, 0, sizeof(db->sb));
 	db->sb.version = FMT_VERSION;
+	db->sb.incompat = FMT_INCOMPAT_SEEDED;
 	db->sb.segment_shift = (uint32_t)__builtin_ctzll(bytes);
 	db->sb.uid = geteuid();
 	db->sb.gid = getegid();
@@ -482,6 +483,7 @@ static emdb_err recover(emdb_db *db, const struct emdb_options *o, bool create)
 		.salvage = o->flags & EMDB_OPEN_SALVAGE && db->read_only,
 		.memory = db->memory,
 		.create = create,
+		.crc_seeded = db->sb.incompat & FMT_INCOMPAT_SEEDED,
 		.verify = o->verify,
 		.flush = o->flush,
 		.group_window_us = o->group_window_us ? o->group_window_us : 500,

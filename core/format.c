@@ -51,8 +51,13 @@ static bool frame_kind_ok(uint8_t kind)
 	return (kind >= 1 && kind <= REC_KIND_MAX) || kind == FRAME_BATCH || kind == FRAME_SEAL;
 }
 
+uint32_t fmt_crc_seed(const uint8_t salt[static 32])
+{
+	return crc32c(0, salt, 32);
+}
+
 enum frame_status fmt_frame_parse(const uint8_t *p, size_t avail, uint64_t lsn, bool check_crc,
-				  struct frame *ret)
+				  uint32_t crc_seed, struct frame *ret)
 {
 	struct frame f;
 	uint32_t word;
@@ -75,7 +80,7 @@ enum frame_status fmt_frame_parse(const uint8_t *p, size_t avail, uint64_t lsn, 
 		return FRAME_BAD_LENGTH;
 	if (f.len > avail)
 		return FRAME_TRUNC_PAYLOAD;
-	if (check_crc && crc32c(0, p + 4, f.len - 4) != get_u32(p))
+	if (check_crc && crc32c(crc_seed, p + 4, f.len - 4) != get_u32(p))
 		return FRAME_BAD_CRC;
 	*ret = f;
 	return FRAME_OK;
@@ -103,9 +108,9 @@ void fmt_frame_header(uint8_t p[FMT_FRAME_HEADER], uint8_t kind, uint32_t len, u
 	put_u32(p + 16, back >= FMT_DURABLE_FAR ? FMT_DURABLE_FAR : (uint32_t)back);
 }
 
-void fmt_frame_finish(uint8_t *p, uint32_t len)
+void fmt_frame_finish(uint8_t *p, uint32_t len, uint32_t crc_seed)
 {
-	put_u32(p, crc32c(0, p + 4, len - 4));
+	put_u32(p, crc32c(crc_seed, p + 4, len - 4));
 }
 
 /* ---- Records ---------------------------------------------------------- */

@@ -16,7 +16,8 @@
  *     8    4  format version, 1
  *    12    4  segment_shift, 20..30: segments have 1 << shift bytes
  *    16    8  compatible feature bits: unknown ones are ignored
- *    24    8  incompatible feature bits: unknown ones refuse to open
+ *    24    8  incompatible feature bits: unknown ones refuse to open.  Bit 0: the CRCs of
+ *            frames are seeded
  *    32   16  uuid
  *    48    4  cipher, 0: none
  *    52    4  uid of the creator: owner of entries without META
@@ -37,13 +38,15 @@
  *    32    8  segment id
  *    40    8  created, ns since 1970
  *    48   16  boot id of the machine that wrote it
- *    64   32  salt (key derivation)
+ *    64   32  salt: random
  *    96  156  reserved
  *   252    4  CRC of bytes 0..251
  * Frames follow from byte 256 on, each at a multiple of 8, without gaps.
  *
  * Frame:
- *     0    4  CRC of bytes 4..length-1
+ *     0    4  CRC of bytes 4..length-1; where CRCs are seeded, of the segment's salt
+ *             followed by these bytes, so that nobody can store a value that
+ *             passes for a frame of the place where it comes to lie
  *     4    4  bits 0..23: length / 8, header and padding included
  *             bits 24..31: kind
  *     8    8  its own LSN
@@ -171,6 +174,7 @@
 #define FMT_VERSION       1u
 #define FMT_SUPER_SIZE    4096u
 #define FMT_SEG_HEADER    256u
+#define FMT_SEG_SALT      64u /* where the salt is in a segment's header */
 #define FMT_FRAME_HEADER  20u
 #define FMT_BATCH_HEADER  24u
 #define FMT_BATCH_PREFIX  8u
@@ -187,7 +191,9 @@
 #define FMT_FIELDS_MAX       224u
 #define FMT_EXTENT_BYTES_MAX 40u
 
-#define FMT_INCOMPAT_KNOWN ((uint64_t)0)
+/* Incompatible features. */
+#define FMT_INCOMPAT_SEEDED UINT64_C(1) /* CRCs of frames begin with the salt */
+#define FMT_INCOMPAT_KNOWN  FMT_INCOMPAT_SEEDED
 
 enum rec_kind {
 	REC_PUT = 1,
@@ -294,10 +300,13 @@ const char *fmt_frame_status_text(enum frame_status st);
 
 /*
  * Parses the frame at p of which `avail` bytes exist (to the end of the
- * segment) and which should be at `lsn`.  Without check_crc the CRC is trusted.
+ * segment) and which should be at `lsn`.  Without check_crc the CRC is trusted; else it begins
+ * with crc_seed: fmt_crc_seed() of the segment, 0 in a store without FMT_INCOMPAT_SEEDED.
  */
 enum frame_status fmt_frame_parse(const uint8_t *p, size_t avail, uint64_t lsn, bool check_crc,
-				  struct frame *ret);
+				  uint32_t crc_seed, struct frame *ret);
+/* What the CRC of a frame begins with: that of its segment's salt. */
+uint32_t fmt_crc_seed(const uint8_t salt[static 32]);
 /* The LSN below which the writer knew everything to be durable; 0: unknown. */
 uint64_t fmt_frame_durable(const struct frame *f);
 
@@ -305,7 +314,7 @@ uint64_t fmt_frame_durable(const struct frame *f);
 void fmt_frame_header(uint8_t p[FMT_FRAME_HEADER], uint8_t kind, uint32_t len, uint64_t lsn,
 		      uint64_t durable_lsn);
 /* Sets the CRC over a complete frame in memory. */
-void fmt_frame_finish(uint8_t *p, uint32_t len);
+void fmt_frame_finish(uint8_t *p, uint32_t len, uint32_t crc_seed);
 
 /* Bytes that fmt_rec_encode() may need for the fields without the value bytes. */
 size_t fmt_rec_head_max(const struct rec *r);

@@ -245,6 +245,7 @@ static struct journal *journal_new(const struct journal_config *cfg)
 	j->env.io = cfg->io;
 	j->env.dirfd = -1;
 	j->env.shift = cfg->segment_shift;
+	j->env.crc_seeded = cfg->crc_seeded;
 	memcpy(j->env.uuid, cfg->uuid, sizeof(j->env.uuid));
 	if (io_host(cfg->io, &host) == 0)
 		boot_id_parse(host.boot_id, j->env.boot_id);
@@ -648,7 +649,7 @@ static emdb_err write_seal(struct journal *j, const struct segment *s, uint64_t 
 	int rc;
 
 	fmt_frame_header(b, FRAME_SEAL, SEAL_LEN, lsn, journal_durable(j));
-	fmt_frame_finish(b, SEAL_LEN);
+	fmt_frame_finish(b, SEAL_LEN, s->crc_seed);
 	rc = io_pwrite_full(j->cfg.io, s->fd, b, sizeof(b), lsn & j->mask);
 	if (rc < 0) {
 		journal_fail(j, "sealing a segment", rc);
@@ -818,12 +819,12 @@ static int write_small(struct journal *j, const struct segment *s, uint8_t kind,
 		       uint32_t len, uint64_t lsn)
 {
 	fmt_frame_header(b, kind, len, lsn, journal_durable(j));
-	fmt_frame_finish(b, len);
+	fmt_frame_finish(b, len, s->crc_seed);
 	return io_pwrite_full(j->cfg.io, s->fd, b, len, lsn & j->mask);
 }
 
 /* CRC of a header and the pieces behind it; false when a page could not be read. */
-static EMDB_NOINLINE bool crc_pieces(const uint8_t head[static FMT_FRAME_HEADER],
+static EMDB_NOINLINE bool crc_pieces(uint32_t seed, const uint8_t head[static FMT_FRAME_HEADER],
 				     const struct iovec *v, int count, uint32_t *ret)
 {
 	struct guard g;
@@ -831,7 +832,7 @@ static EMDB_NOINLINE bool crc_pieces(const uint8_t head[static FMT_FRAME_HEADER]
 
 	if (!guard_begin(&g))
 		return false;
-	crc = crc32c(0, head + 4, FMT_FRAME_HEADER - 4);
+	crc = crc32c(seed, head + 4, FMT_FRAME_HEADER - 4);
 	for (int i = 0; i < count; i++)
 		crc = crc32c(crc, v[i].iov_base, v[i].iov_len);
 	guard_end(&g);
@@ -854,7 +855,7 @@ static int write_large(struct journal *j, const struct segment *s, uint8_t kind,
 		at += iov[i].iov_len;
 	}
 	v[iov_count + 1] = (struct iovec){ .iov_base = zeros, .iov_len = len - at };
-	if (!crc_pieces(head, v + 1, iov_count + 1, &crc))
+	if (!crc_pieces(s->crc_seed, head, v + 1, iov_count + 1, &crc))
 		return -EIO;
 	put_u32(head, crc);
 	return io_pwritev_full(j->cfg.io, s->fd, v, iov_count + 2, lsn & j->mask);

@@ -42,9 +42,10 @@ struct journal_config {
 	uint32_t segment_shift;
 	uint8_t uuid[16];
 	bool read_only;
-	bool salvage; /* replay skips damage instead of failing */
-	bool memory;  /* no disk: nothing to keep in reserve */
-	bool create;  /* a new store: no manifest yet */
+	bool salvage;    /* replay skips damage instead of failing */
+	bool memory;     /* no disk: nothing to keep in reserve */
+	bool create;     /* a new store: no manifest yet */
+	bool crc_seeded; /* FMT_INCOMPAT_SEEDED */
 	enum emdb_verify verify;
 	enum emdb_flush_policy flush;
 	uint32_t group_window_us;

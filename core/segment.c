@@ -135,6 +135,12 @@ static int create_file(const struct segment_env *env, const char *name, int *ret
 	return rc;
 }
 
+static void take_salt(const struct segment_env *env, struct segment *s, const uint8_t salt[32])
+{
+	memcpy(s->salt, salt, sizeof(s->salt));
+	s->crc_seed = env->crc_seeded ? fmt_crc_seed(salt) : 0;
+}
+
 static int fill_new(const struct segment_env *env, struct segment *s)
 {
 	struct seg_header h = { .id = s->id, .segment_shift = env->shift };
@@ -152,7 +158,7 @@ static int fill_new(const struct segment_env *env, struct segment *s)
 	memcpy(h.uuid, env->uuid, sizeof(h.uuid));
 	memcpy(h.boot_id, env->boot_id, sizeof(h.boot_id));
 	memcpy(s->boot_id, h.boot_id, sizeof(s->boot_id));
-	memcpy(s->salt, h.salt, sizeof(s->salt));
+	take_salt(env, s, h.salt);
 	fmt_seg_encode(&h, buf);
 	rc = io_pwrite_full(env->io, s->fd, buf, sizeof(buf), 0);
 	/* Header and name must be durable before a manifest lists the segment. */
@@ -197,8 +203,12 @@ static const char *header_check(const struct segment_env *env, struct segment *s
 {
 	struct seg_header h;
 
-	if (!fmt_seg_decode(buf, n, &h))
+	if (!fmt_seg_decode(buf, n, &h)) {
+		/* What is damaged may be something else than the salt. */
+		if (n == FMT_SEG_HEADER)
+			take_salt(env, s, buf + FMT_SEG_SALT);
 		return salvage ? NULL : "the segment header does not check out";
+	}
 	if (memcmp(h.uuid, env->uuid, sizeof(h.uuid)) != 0)
 		return "the segment belongs to another store";
 	if (h.id != s->id)
@@ -206,7 +216,7 @@ static const char *header_check(const struct segment_env *env, struct segment *s
 	if (h.segment_shift != env->shift)
 		return "the segment size is not that of the store";
 	memcpy(s->boot_id, h.boot_id, sizeof(s->boot_id));
-	memcpy(s->salt, h.salt, sizeof(s->salt));
+	take_salt(env, s, h.salt);
 	return NULL;
 }
 
@@ -274,7 +284,8 @@ emdb_err segment_parse(const struct segment *s, uint64_t off, uint64_t end, bool
 
 	if (!guard_begin(&g))
 		return EMDB_ERR_IO;
-	*ret_st = fmt_frame_parse(s->map + off, end - off, s->base + off, check_crc, ret);
+	*ret_st = fmt_frame_parse(s->map + off, end - off, s->base + off, check_crc, s->crc_seed,
+				  ret);
 	guard_end(&g);
 	return EMDB_OK;
 }
@@ -297,8 +308,8 @@ static EMDB_NOINLINE enum frame_status scan(const struct segment *s, uint64_t en
 		}
 		len = (get_u32(p + 4) & 0xffffffu) * 8u;
 		if (len <= end - off && len <= work) {
-			const enum frame_status st =
-				fmt_frame_parse(p, end - off, s->base + off, true, ret);
+			const enum frame_status st = fmt_frame_parse(p, end - off, s->base + off,
+								     true, s->crc_seed, ret);
 
 			if (st == FRAME_OK)
 				return FRAME_OK;
@@ -387,7 +398,8 @@ static inline bool frame_at(struct segment *s, uint64_t off, uint64_t end, enum 
 {
 	const bool check = must_check(s, off, verify);
 
-	if (fmt_frame_parse(s->map + off, end - off, s->base + off, check, ret) != FRAME_OK)
+	if (fmt_frame_parse(s->map + off, end - off, s->base + off, check, s->crc_seed, ret) !=
+	    FRAME_OK)
 		return false;
 	if (check)
 		see(s, off);

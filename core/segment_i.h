@@ -25,6 +25,7 @@ struct segment {
 		*seen;       /* bit per 8 bytes: a frame or batch record here checked out; atomic */
 	uint8_t boot_id[16]; /* of the writer; immutable */
 	uint8_t salt[32];    /* immutable */
+	uint32_t crc_seed;   /* of its frames; immutable */
 	int fd;              /* -1 once sealed; then nobody writes or syncs any more */
 	_Atomic(uint64_t) size; /* of the file; atomic */
 	_Atomic(uint64_t)
@@ -42,6 +43,7 @@ struct segment_env {
 	uint32_t shift;
 	uint8_t uuid[16];
 	uint8_t boot_id[16]; /* zeros: unknown */
+	bool crc_seeded;     /* FMT_INCOMPAT_SEEDED */
 };
 
 #define SEGMENT_NAME_SIZE 24

@@ -143,12 +143,13 @@ static void many_frames(const uint8_t *data, size_t n)
 		const uint64_t said = n - at >= FMT_FRAME_HEADER ? get_u64(p + at + 8) : LSN;
 		const uint64_t lsn = said % 8 == 0 && said >> 62 == 0 ? said : LSN;
 
-		if (fmt_frame_parse(p + at, n - at, lsn, false, &f) != FRAME_OK)
+		if (fmt_frame_parse(p + at, n - at, lsn, false, 0, &f) != FRAME_OK)
 			break;
 		emdb_assert(f.len <= n - at && f.lsn == lsn);
-		emdb_assert(fmt_frame_parse(p + at, n - at, lsn + 8, false, &again) == FRAME_STALE);
-		fmt_frame_finish(p + at, f.len);
-		emdb_assert(fmt_frame_parse(p + at, n - at, lsn, true, &again) == FRAME_OK);
+		emdb_assert(fmt_frame_parse(p + at, n - at, lsn + 8, false, 0, &again) ==
+			    FRAME_STALE);
+		fmt_frame_finish(p + at, f.len, 0);
+		emdb_assert(fmt_frame_parse(p + at, n - at, lsn, true, 0, &again) == FRAME_OK);
 		walk_frame(&f);
 		at += f.len;
 	}
@@ -158,7 +159,7 @@ static void many_frames(const uint8_t *data, size_t n)
 static void raw_frame(const uint8_t *p, size_t n)
 {
 	struct frame f;
-	const enum frame_status st = fmt_frame_parse(p, n, LSN, true, &f);
+	const enum frame_status st = fmt_frame_parse(p, n, LSN, true, 0, &f);
 
 	emdb_assert(*fmt_frame_status_text(st));
 	if (st == FRAME_OK)

@@ -58,7 +58,7 @@ static void put_frame(struct image *im, uint64_t id, uint8_t kind, struct cur *c
 		return;
 	fmt_frame_header(p, kind, len, lsn, lsn - (uint64_t)back * 8);
 	memcpy(p + FMT_FRAME_HEADER, data, n);
-	fmt_frame_finish(p, len);
+	fmt_frame_finish(p, len, 0);
 	if (torn)
 		memset(p + len / 2, 0, len - len / 2);
 	im->len += len;

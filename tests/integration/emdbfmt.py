@@ -46,9 +46,11 @@ def crc32c_table():
 CRC_TABLE = crc32c_table()
 
 
-def crc32c(data):
-    """CRC-32C (Castagnoli): reflected, initial value and final xor all ones."""
-    crc = 0xFFFFFFFF
+def crc32c(data, seed=0):
+    """CRC-32C (Castagnoli): reflected, initial value and final xor all ones.
+
+    seed is the CRC of what comes before data."""
+    crc = seed ^ 0xFFFFFFFF
     table = CRC_TABLE
     for byte in data:
         crc = (crc >> 8) ^ table[(crc ^ byte) & 0xFF]
@@ -109,6 +111,7 @@ MANIFEST_SEGMENT = struct.Struct("<Q Q I I")
 MANIFEST_GAP = struct.Struct("<Q Q")
 SEGMENT_HEADER = 256
 SEALED = 1
+SEEDED = 1  # feature bit: the CRCs of frames begin with their segment's salt
 
 
 @dataclasses.dataclass
@@ -119,6 +122,7 @@ class Superblock:
     gid: int
     created_ns: int
     frozen_ms: int
+    seeded: bool
 
 
 def read_superblock(data):
@@ -129,10 +133,10 @@ def read_superblock(data):
     expect(version == 1, "superblock: version")
     expect(crc32c(data[:4092]) == struct.unpack_from("<I", data, 4092)[0], "superblock: CRC")
     expect(20 <= shift <= 30, "superblock: segment_shift")
-    expect(incompat == 0 and cipher == 0, "superblock: features this reader does not know")
+    expect(incompat & ~SEEDED == 0 and cipher == 0, "superblock: features this reader does not know")
     expect(reserved == 0 and not any(data[SUPER.size:4092]), "superblock: reserved bytes")
     expect(frozen or not number, "superblock: a snapshot's number, but no snapshot")
-    return Superblock(shift, uuid, uid, gid, created, frozen)
+    return Superblock(shift, uuid, uid, gid, created, frozen, bool(incompat & SEEDED))
 
 
 @dataclasses.dataclass
@@ -168,14 +172,15 @@ def read_manifest(data, uuid):
 
 
 def check_segment_header(data, ident, sb):
+    """The boot that wrote the segment, and what the CRCs of its frames begin with."""
     expect(len(data) >= SEGMENT_HEADER, f"segment {ident}: size")
-    magic, version, shift, uuid, own, _, boot, _ = SEGMENT.unpack_from(data)
+    magic, version, shift, uuid, own, _, boot, salt = SEGMENT.unpack_from(data)
     expect(magic == b"EMDBSEG\x01" and version == 1, f"segment {ident}: magic")
     expect(crc32c(data[:252]) == struct.unpack_from("<I", data, 252)[0], f"segment {ident}: CRC")
     expect(uuid == sb.uuid and own == ident and shift == sb.segment_shift,
            f"segment {ident}: of another store or place")
     expect(not any(data[SEGMENT.size:252]), f"segment {ident}: reserved bytes")
-    return boot
+    return boot, crc32c(salt) if sb.seeded else 0
 
 
 def this_boot():
@@ -296,7 +301,7 @@ def read_record(kind, ref, data):
 # ---- The journal ---------------------------------------------------------
 
 
-def parse_frame(data, at, lsn):
+def parse_frame(data, at, lsn, seed):
     """(kind, length) of a frame at `at`, or why there is none; and the length that it claims."""
     if len(data) - at < 20 or not any(data[at:at + 20]):
         return None, "nothing was written there", 0
@@ -308,7 +313,7 @@ def parse_frame(data, at, lsn):
         return None, f"kind {kind}", 0
     if not 20 <= length <= len(data) - at:
         return None, f"length {length}", 0
-    if crc32c(data[at + 4:at + length]) != crc:
+    if crc32c(data[at + 4:at + length], seed) != crc:
         return None, "CRC", length
     return (kind, length), None, length
 
@@ -339,17 +344,17 @@ class Journal:
         self.manifest = read_manifest((self.path / "manifest").read_bytes(), self.sb.uuid)
         self.frames = 0
 
-    def next_frame(self, data, at, base):
+    def next_frame(self, data, at, base, seed):
         """Where the next frame is behind bytes that are none; the end when there is none."""
-        _, _, length = parse_frame(data, at, base + at)
+        _, _, length = parse_frame(data, at, base + at, seed)
         at += max(length, 8)
-        while at < len(data) and parse_frame(data, at, base + at)[0] is None:
+        while at < len(data) and parse_frame(data, at, base + at, seed)[0] is None:
             at += 8
         return min(at, len(data))
 
     def segment_records(self, ident, length):
         data = (self.path / "journal" / f"{ident:016x}.seg").read_bytes()
-        boot = check_segment_header(data, ident, self.sb)
+        boot, seed = check_segment_header(data, ident, self.sb)
         if length:
             expect(length <= len(data), f"segment {ident}: shorter than the manifest says")
             data = data[:length]
@@ -359,11 +364,11 @@ class Journal:
             if base + at in self.manifest.gaps:
                 at += self.manifest.gaps[base + at]
                 continue
-            frame, why, _ = parse_frame(data, at, base + at)
+            frame, why, _ = parse_frame(data, at, base + at, seed)
             if frame is None:
                 expect(not length, f"segment {ident}: no frame at {at}: {why}")
                 expect(boot == this_boot(), f"segment {ident}: left open by another boot")
-                at = self.next_frame(data, at, base)
+                at = self.next_frame(data, at, base, seed)
                 continue
             kind, size = frame
             self.frames += 1

@@ -175,7 +175,7 @@ static inline uint8_t *frame_of(const struct rec *r, uint64_t lsn, uint32_t *ret
 	CHECK(p);
 	fmt_frame_header(p, r->kind, len, lsn, lsn - 64);
 	memcpy(p + FMT_FRAME_HEADER, body, n);
-	fmt_frame_finish(p, len);
+	fmt_frame_finish(p, len, 0);
 	free(body);
 	*ret_len = len;
 	return p;
@@ -203,7 +203,7 @@ static inline uint8_t *batch_of(const struct rec *r, uint32_t n, uint64_t lsn, u
 	}
 	fmt_frame_header(p, FRAME_BATCH, len, lsn, 0);
 	put_u32(p + FMT_FRAME_HEADER, n);
-	fmt_frame_finish(p, len);
+	fmt_frame_finish(p, len, 0);
 	*ret_len = len;
 	return p;
 }

@@ -338,7 +338,7 @@ TEST(test_format__frames_round_trip)
 		struct frame f;
 		struct rec got;
 
-		CHECK_EQ(fmt_frame_parse(p, len, lsn, true, &f), FRAME_OK);
+		CHECK_EQ(fmt_frame_parse(p, len, lsn, true, 0, &f), FRAME_OK);
 		CHECK_UEQ(f.kind, r.kind);
 		CHECK_UEQ(f.lsn, lsn);
 		CHECK_UEQ(f.len, len);
@@ -361,12 +361,12 @@ TEST(test_format__every_prefix_of_a_frame_is_cut_short)
 		uint8_t *const p = frame_of(&r, LSN, &len);
 		struct frame f;
 
-		CHECK_EQ(fmt_frame_parse(p, 0, LSN, true, &f), FRAME_END);
+		CHECK_EQ(fmt_frame_parse(p, 0, LSN, true, 0, &f), FRAME_END);
 		/* The CRC comes first: from its first byte that is not zero on there is something. */
 		for (uint32_t k = 4; k < len; k++) {
 			uint8_t *const cut = copy(p, k);
 
-			CHECK_EQ(fmt_frame_parse(cut, k, LSN, true, &f),
+			CHECK_EQ(fmt_frame_parse(cut, k, LSN, true, 0, &f),
 				 k < FMT_FRAME_HEADER ? FRAME_TRUNC_HEADER : FRAME_TRUNC_PAYLOAD);
 			free(cut);
 		}
@@ -379,12 +379,12 @@ static void check_flips(uint8_t *p, uint32_t len)
 {
 	struct frame f;
 
-	CHECK_EQ(fmt_frame_parse(p, len, LSN, true, &f), FRAME_OK);
+	CHECK_EQ(fmt_frame_parse(p, len, LSN, true, 0, &f), FRAME_OK);
 	for (uint32_t bit = 0; bit < len * 8; bit++) {
 		enum frame_status st;
 
 		p[bit / 8] ^= (uint8_t)(1u << bit % 8);
-		st = fmt_frame_parse(p, len, LSN, true, &f);
+		st = fmt_frame_parse(p, len, LSN, true, 0, &f);
 		CHECK(st != FRAME_OK && st != FRAME_END);
 		/* Length and kind, LSN, the rest: each is caught by its own rule first. */
 		if (bit / 8 >= 8 && bit / 8 < 16)
@@ -457,13 +457,13 @@ TEST(test_format__frame_status)
 		uint8_t *p;
 
 		fmt_frame_header(frame, REC_CLEAR, 32, LSN, 0);
-		fmt_frame_finish(frame, 32);
+		fmt_frame_finish(frame, 32, 0);
 		put_u32(frame + 4, rows[i].word);
 		put_u64(frame + 8, rows[i].lsn);
 		frame[20] = (uint8_t)rows[i].at20;
 		p = copy(frame, rows[i].avail);
 		printf("row %zu\n", i);
-		CHECK_EQ(fmt_frame_parse(p, rows[i].avail, LSN, true, &f), rows[i].want);
+		CHECK_EQ(fmt_frame_parse(p, rows[i].avail, LSN, true, 0, &f), rows[i].want);
 		CHECK_UEQ(f.len, rows[i].want == FRAME_OK ? 32 : 7);
 		free(p);
 	}
@@ -477,8 +477,8 @@ TEST(test_format__zeros_are_the_end)
 	for (size_t n = 0; n <= sizeof(zeros); n++) {
 		uint8_t *const p = copy(zeros, n);
 
-		CHECK_EQ(fmt_frame_parse(p, n, LSN, true, &f), FRAME_END);
-		CHECK_EQ(fmt_frame_parse(p, n, LSN, false, &f), FRAME_END);
+		CHECK_EQ(fmt_frame_parse(p, n, LSN, true, 0, &f), FRAME_END);
+		CHECK_EQ(fmt_frame_parse(p, n, LSN, false, 0, &f), FRAME_END);
 		free(p);
 	}
 }
@@ -489,9 +489,9 @@ TEST(test_format__without_check_the_crc_is_believed)
 	struct frame f;
 
 	fmt_frame_header(p, REC_CLEAR, sizeof(p), LSN, 0);
-	CHECK_EQ(fmt_frame_parse(p, sizeof(p), LSN, false, &f), FRAME_OK);
-	CHECK_EQ(fmt_frame_parse(p, sizeof(p), LSN, true, &f), FRAME_BAD_CRC);
-	CHECK_EQ(fmt_frame_parse(p, sizeof(p), LSN + 8, false, &f), FRAME_STALE);
+	CHECK_EQ(fmt_frame_parse(p, sizeof(p), LSN, false, 0, &f), FRAME_OK);
+	CHECK_EQ(fmt_frame_parse(p, sizeof(p), LSN, true, 0, &f), FRAME_BAD_CRC);
+	CHECK_EQ(fmt_frame_parse(p, sizeof(p), LSN + 8, false, 0, &f), FRAME_STALE);
 }
 
 TEST(test_format__statuses_have_distinct_texts)
@@ -523,15 +523,15 @@ TEST(test_format__durable_mark)
 
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
 		fmt_frame_header(p, FRAME_SEAL, sizeof(p), lsn, lsn - rows[i].back);
-		fmt_frame_finish(p, sizeof(p));
-		CHECK_EQ(fmt_frame_parse(p, sizeof(p), lsn, true, &f), FRAME_OK);
+		fmt_frame_finish(p, sizeof(p), 0);
+		CHECK_EQ(fmt_frame_parse(p, sizeof(p), lsn, true, 0, &f), FRAME_OK);
 		CHECK_UEQ(fmt_frame_durable(&f), lsn - rows[i].want_back);
 	}
 	/* More than there is before the frame: nobody writes that, nobody may believe it. */
 	fmt_frame_header(p, FRAME_SEAL, sizeof(p), 4096, 0);
 	put_u32(p + 16, 4096 / 8 + 1);
-	fmt_frame_finish(p, sizeof(p));
-	CHECK_EQ(fmt_frame_parse(p, sizeof(p), 4096, true, &f), FRAME_OK);
+	fmt_frame_finish(p, sizeof(p), 0);
+	CHECK_EQ(fmt_frame_parse(p, sizeof(p), 4096, true, 0, &f), FRAME_OK);
 	CHECK_UEQ(fmt_frame_durable(&f), 0);
 }
 
@@ -544,13 +544,13 @@ TEST(test_format__seal_and_batch_are_no_records)
 
 	CHECK_UEQ(sizeof(p), FMT_SEAL_ROOM);
 	fmt_frame_header(p, FRAME_SEAL, sizeof(p), LSN, LSN);
-	fmt_frame_finish(p, sizeof(p));
-	CHECK_EQ(fmt_frame_parse(p, sizeof(p), LSN, true, &f), FRAME_OK);
+	fmt_frame_finish(p, sizeof(p), 0);
+	CHECK_EQ(fmt_frame_parse(p, sizeof(p), LSN, true, 0, &f), FRAME_OK);
 	CHECK(!fmt_frame_rec(&f, &r));
 	CHECK(!fmt_batch_begin(&f, &it));
 	fmt_frame_header(p, FRAME_BATCH, sizeof(p), LSN, LSN);
-	fmt_frame_finish(p, sizeof(p));
-	CHECK_EQ(fmt_frame_parse(p, sizeof(p), LSN, true, &f), FRAME_OK);
+	fmt_frame_finish(p, sizeof(p), 0);
+	CHECK_EQ(fmt_frame_parse(p, sizeof(p), LSN, true, 0, &f), FRAME_OK);
 	CHECK(!fmt_frame_rec(&f, &r));
 }
 

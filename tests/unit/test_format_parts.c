@@ -8,7 +8,7 @@ static struct frame parsed(const uint8_t *p, uint32_t len)
 {
 	struct frame f;
 
-	CHECK_EQ(fmt_frame_parse(p, len, LSN, false, &f), FRAME_OK);
+	CHECK_EQ(fmt_frame_parse(p, len, LSN, false, 0, &f), FRAME_OK);
 	return f;
 }
 
@@ -29,7 +29,7 @@ TEST(test_format_parts__batches_round_trip)
 		for (uint32_t k = 0; k < n; k++)
 			r[k] = any_rec(&rnd, (uint8_t)(1 + test_rand(&rnd) % REC_KIND_MAX), 100);
 		p = batch_of(r, n, LSN, &len);
-		CHECK_EQ(fmt_frame_parse(p, len, LSN, true, &f), FRAME_OK);
+		CHECK_EQ(fmt_frame_parse(p, len, LSN, true, 0, &f), FRAME_OK);
 		CHECK(fmt_batch_begin(&f, &it));
 		for (uint32_t k = 0; k < n; k++) {
 			CHECK_EQ(fmt_batch_next(&it, &got, &ref), 1);

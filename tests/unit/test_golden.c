@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The format does not drift: tests/golden/v1.hex is what is written and what is understood. */
+/* The format does not drift: the files in tests/golden/ are what is written and what is understood. */
 #include "tests/unit/format_gen.h"
 
 #define TIME   INT64_C(1700000000123456789)
@@ -7,14 +7,14 @@
 
 /* ---- The file ---- */
 
-static FILE *golden_open(void)
+static FILE *golden_open(const char *file)
 {
 	char path[PATH_MAX];
 	const char *const slash = strrchr(__FILE__, '/');
 	FILE *f;
 
 	CHECK(slash);
-	snprintf(path, sizeof(path), "%.*s/../golden/v1.hex", (int)(slash - __FILE__), __FILE__);
+	snprintf(path, sizeof(path), "%.*s/../golden/%s", (int)(slash - __FILE__), __FILE__, file);
 	f = fopen(path, "r");
 	if (!f)
 		FAIL("%s: %s (tests run in the repository's root)", path, strerror(errno));
@@ -43,9 +43,9 @@ static void hex_line(struct buf *b, char *line)
 }
 
 /* The bytes below [name]; buf_release() them. */
-static struct buf golden(const char *name)
+static struct buf golden_of(const char *file, const char *name)
 {
-	FILE *const f = golden_open();
+	FILE *const f = golden_open(file);
 	struct buf b = BUF_INIT;
 	char line[512], want[64];
 	bool in = false;
@@ -61,6 +61,11 @@ static struct buf golden(const char *name)
 	if (!b.len)
 		FAIL("no [%s] in the golden file", name);
 	return b;
+}
+
+static struct buf golden(const char *name)
+{
+	return golden_of("v1.hex", name);
 }
 
 /* ---- Frames ---- */
@@ -208,9 +213,9 @@ TEST(test_golden__frames)
 
 		printf("%s\n", frames[i].name);
 		fmt_frame_header(p, want.kind, len, frames[i].lsn, frames[i].lsn - frames[i].back);
-		fmt_frame_finish(p, len);
+		fmt_frame_finish(p, len, 0);
 		CHECK_MEM(p, len, b.data, b.len);
-		CHECK_EQ(fmt_frame_parse(b.data, b.len, frames[i].lsn, true, &f), FRAME_OK);
+		CHECK_EQ(fmt_frame_parse(b.data, b.len, frames[i].lsn, true, 0, &f), FRAME_OK);
 		CHECK_UEQ(f.len, b.len);
 		CHECK_UEQ(fmt_frame_durable(&f), frames[i].lsn - frames[i].back);
 		CHECK(fmt_frame_rec(&f, &r));
@@ -256,8 +261,8 @@ TEST(test_golden__seal)
 	struct frame f;
 
 	fmt_frame_header(p, FRAME_SEAL, sizeof(p), LSN + 4096, LSN);
-	fmt_frame_finish(p, sizeof(p));
-	CHECK_EQ(fmt_frame_parse(b.data, b.len, LSN + 4096, true, &f), FRAME_OK);
+	fmt_frame_finish(p, sizeof(p), 0);
+	CHECK_EQ(fmt_frame_parse(b.data, b.len, LSN + 4096, true, 0, &f), FRAME_OK);
 	CHECK_EQ(f.kind, FRAME_SEAL);
 	CHECK_MEM(p, sizeof(p), b.data, b.len);
 	buf_release(&b);
@@ -275,7 +280,7 @@ TEST(test_golden__batch)
 	r[1].time_ns = TIME;
 	p = batch_of(r, 2, LSN, &len);
 	fmt_frame_header(p, FRAME_BATCH, len, LSN, LSN);
-	fmt_frame_finish(p, len);
+	fmt_frame_finish(p, len, 0);
 	CHECK_MEM(p, len, b.data, b.len);
 	free(p);
 	buf_release(&b);
@@ -350,6 +355,115 @@ TEST(test_golden__manifest)
 	CHECK_MEM(p, fmt_manifest_size(2, 1), b.data, b.len);
 	CHECK_EQ(fmt_manifest_decode(b.data, b.len, &got), EMDB_OK);
 	buf_release(&b);
+}
+
+/* ---- Seeded CRCs ---- */
+
+TEST(test_golden__seeded_superblock)
+{
+	struct buf old = golden("superblock"), b = golden_of("v1-seeded.hex", "superblock");
+	uint8_t p[FMT_SUPER_SIZE];
+	struct superblock sb;
+
+	CHECK_EQ(fmt_super_decode(old.data, old.len, &sb), EMDB_OK);
+	CHECK_UEQ(sb.incompat, 0);
+	sb.incompat = FMT_INCOMPAT_SEEDED;
+	fmt_super_encode(&sb, p);
+	CHECK_MEM(p, sizeof(p), b.data, b.len);
+	CHECK_EQ(fmt_super_decode(b.data, b.len, &sb), EMDB_OK);
+	CHECK_UEQ(sb.incompat, FMT_INCOMPAT_SEEDED);
+	buf_release(&old);
+	buf_release(&b);
+}
+
+TEST(test_golden__seeded_frames)
+{
+	static const char *const names[] = { "put", "seal", "batch" };
+	uint8_t salt[32];
+	uint32_t seed;
+
+	count_up(salt, sizeof(salt), 0x60);
+	seed = fmt_crc_seed(salt);
+	for (size_t i = 0; i < ARRAY_SIZE(names); i++) {
+		struct buf old = golden(names[i]), b = golden_of("v1-seeded.hex", names[i]);
+		const uint64_t lsn = get_u64(old.data + 8);
+		struct frame f;
+
+		/* Each is a frame with its own seed only. */
+		CHECK_EQ(fmt_frame_parse(b.data, b.len, lsn, true, seed, &f), FRAME_OK);
+		CHECK_EQ(fmt_frame_parse(b.data, b.len, lsn, true, 0, &f), FRAME_BAD_CRC);
+		CHECK_EQ(fmt_frame_parse(old.data, old.len, lsn, true, seed, &f), FRAME_BAD_CRC);
+		fmt_frame_finish(old.data, (uint32_t)old.len, seed);
+		CHECK_MEM(old.data, old.len, b.data, b.len);
+		buf_release(&old);
+		buf_release(&b);
+	}
+}
+
+/* ---- A store of before ---- */
+
+/* Writes each file of v1-store.hex below dir. */
+static void unpack_store(const char *dir)
+{
+	FILE *const f = golden_open("v1-store.hex");
+	char line[512], path[PATH_MAX];
+
+	snprintf(path, sizeof(path), "%s/journal", dir);
+	CHECK_EQ(mkdir(path, 0700), 0);
+	while (fgets(line, sizeof(line), f)) {
+		struct buf b;
+		FILE *out;
+
+		if (*line != '[')
+			continue;
+		line[strcspn(line, "]")] = 0;
+		b = golden_of("v1-store.hex", line + 1);
+		snprintf(path, sizeof(path), "%s/%s", dir, line + 1);
+		out = fopen(path, "w");
+		CHECK(out);
+		CHECK_UEQ(fwrite(b.data, 1, b.len, out), b.len);
+		CHECK_EQ(fclose(out), 0);
+		buf_release(&b);
+	}
+	fclose(f);
+}
+
+static void check_value(emdb_db *db, uint64_t ns, const char *key, const void *want,
+			size_t want_len)
+{
+	void *value;
+	size_t len;
+
+	CHECK_OK(emdb_get(db, ns, key, strlen(key), &value, &len));
+	CHECK_MEM(value, len, want, want_len);
+	emdb_free(value);
+}
+
+TEST(test_golden__store_without_feature_bits)
+{
+	const char *const dir = test_dir();
+	void *const zeros = calloc(1, 20000);
+	struct emdb_check_report report;
+	uint64_t ns;
+	emdb_db *db;
+
+	unpack_store(dir);
+	CHECK_OK(emdb_check(dir, NULL, NULL, &report));
+	for (int i = 0; i < 2; i++) {
+		CHECK_OK(emdb_open(dir, NULL, &db));
+		check_value(db, EMDB_ROOT, "hello", "again", 5);
+		check_value(db, EMDB_ROOT, "gone", "x", 1);
+		check_value(db, EMDB_ROOT, "big", zeros, 20000);
+		CHECK_OK(emdb_ns_open(db, EMDB_ROOT, "dir", 3, &ns));
+		check_value(db, ns, "inner", "value", 5);
+		/* What is added is of the old kind as well. */
+		if (i == 1)
+			check_value(db, ns, "added", "later", 5);
+		CHECK_OK(emdb_put(db, ns, "added", 5, "later", 5, 0));
+		CHECK_OK(emdb_close(db));
+	}
+	CHECK_OK(emdb_check(dir, NULL, NULL, &report));
+	free(zeros);
 }
 
 TEST_MAIN()

@@ -703,7 +703,7 @@ TEST(test_journal__gap_at_a_segments_end)
 	world_release(&w);
 }
 
-TEST(test_journal__value_that_looks_like_a_frame)
+static void check_fake_frame(bool seeded)
 {
 	struct world w;
 	uint8_t fake[512], b[2048];
@@ -714,6 +714,7 @@ TEST(test_journal__value_that_looks_like_a_frame)
 	size_t n, len;
 
 	world_init(&w, NULL);
+	w.cfg.crc_seeded = seeded;
 	world_open(&w);
 	put(w.j, 0, 100);
 	/* A record whose value holds a good frame for exactly the place where it lands. */
@@ -723,7 +724,7 @@ TEST(test_journal__value_that_looks_like_a_frame)
 	len = (size_t)align_up(FMT_FRAME_HEADER + n, 8);
 	memset(fake + FMT_FRAME_HEADER + n, 0, len - FMT_FRAME_HEADER - n);
 	fmt_frame_header(fake, REC_PUT, (uint32_t)len, tail + 512, tail);
-	fmt_frame_finish(fake, (uint32_t)len);
+	fmt_frame_finish(fake, (uint32_t)len, 0);
 	(void)rec_make(1, 1500, b);
 	memcpy(b + 512 - FMT_FRAME_HEADER, fake, len);
 	iov = (struct iovec){ b, 1520 };
@@ -742,6 +743,51 @@ TEST(test_journal__value_that_looks_like_a_frame)
 	check_cut(&w, 1, tail);
 	seen_release(&s);
 	world_release(&w);
+}
+
+TEST(test_journal__value_that_looks_like_a_frame)
+{
+	check_fake_frame(false);
+	check_fake_frame(true);
+}
+
+/*
+ * The same where nothing says how far the frame around it reaches: its header is gone. Without the
+ * salt nobody can make a value that counts for a frame then.
+ */
+TEST(test_journal__seed_keeps_values_from_being_frames)
+{
+	for (int seeded = 0; seeded < 2; seeded++) {
+		struct world w;
+		uint8_t b[2048];
+		struct iovec iov = { b, 1520 };
+		struct journal_end end;
+		struct seen s = { .count = 0 };
+		uint64_t lsn, tail;
+		size_t n;
+
+		world_init(&w, NULL);
+		w.cfg.crc_seeded = seeded;
+		world_open(&w);
+		put(w.j, 0, 100);
+		tail = journal_tail(w.j);
+		(void)rec_make(1, 1500, b);
+		n = rec_make(666, 100, b + 512);
+		memset(b + 512 + n, 0, 8);
+		fmt_frame_header(b + 492, REC_PUT, (uint32_t)align_up(20 + n, 8), tail + 512, tail);
+		fmt_frame_finish(b + 492, (uint32_t)align_up(20 + n, 8), 0);
+		CHECK_OK(journal_append(w.j, REC_PUT, &iov, 1, 0, &lsn));
+		CHECK_UEQ(lsn, tail);
+		put(w.j, 2, 100);
+		world_kill(&w);
+		seg_zero(&w, lsn, 20);
+		CHECK_OK(world_replay(&w, &s, &end));
+		CHECK_UEQ(s.count, seeded ? 2 : 3);
+		CHECK_UEQ(s.n[1], seeded ? 2 : 666);
+		CHECK_OK(journal_close(w.j));
+		seen_release(&s);
+		world_release(&w);
+	}
 }
 
 /* ---- Starting --------------------------------------------------------- */

@@ -27,7 +27,7 @@ static uint64_t put_frame(struct segment *s, uint64_t off, uint64_t n, size_t le
 
 	memset(b + size, 0, whole - size);
 	fmt_frame_header(b, REC_PUT, whole, s->base + off, s->base);
-	fmt_frame_finish(b, whole);
+	fmt_frame_finish(b, whole, 0);
 	CHECK_OK(io_pwrite_full(s->io, s->fd, b, whole, off));
 	return off + whole;
 }
