@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 #
 # make            the libraries, the daemon and the command line, in build/
+# make libfuse    a newer libfuse in build/libfuse, with io_uring, that all the rest then uses; mount and
+#                 bench do that by themselves, and go on with the packaged one where it cannot be had
 # make mount      the same, then a store mounted at ~/emdbfs (STORE=, MNT=); make umount
 # make check      everything that must pass before a commit; make check-unit for the quick part
 # make install    below DESTDIR and PREFIX
 #
 # Variables: BUILD= output directory, CC=, CFLAGS=, DEV=1 warnings are errors, V=1 show commands,
-# VARIANT=release|asan|tsan, LIBFUSE_PRIVATE= prefix of a private static libfuse, SEED=,
+# VARIANT=release|asan|tsan, LIBFUSE_PRIVATE= prefix of a private static libfuse (that of make libfuse
+# when it was made; empty: the packaged one), SEED=,
 # FUZZ_SECONDS=, TESTS= which binaries check-unit runs (test_io test_codec ...), CORE_SRCS= the part
 # of core/ they are linked with.
 
@@ -18,6 +21,7 @@ PREFIX	?= /usr/local
 LIBDIR	?= $(PREFIX)/lib
 MANDIR	?= $(PREFIX)/share/man
 UNITDIR ?= $(PREFIX)/lib/systemd
+MODPROBEDIR ?= $(PREFIX)/lib/modprobe.d
 STORE	?= $(HOME)/.local/share/emdbfs/store
 MNT	?= $(HOME)/emdbfs
 FUZZ_SECONDS ?= 5
@@ -54,7 +58,9 @@ ALL_CFLAGS = -std=gnu11 $(CFLAGS) $(WARN) -fno-common -fvisibility=hidden -fstac
 ALL_LDFLAGS = $(LDFLAGS) $(filter -fsanitize=%,$(SANITIZE))
 TOOL_LIBS := -larchive
 CORE_LIBS := -lisal -luring -lsodium -largon2 -lpthread
-ifdef LIBFUSE_PRIVATE
+LIBFUSE_DIR := build/libfuse
+LIBFUSE_PRIVATE ?= $(abspath $(patsubst %/lib/libfuse3.a,%,$(wildcard $(LIBFUSE_DIR)/prefix/lib/libfuse3.a)))
+ifneq ($(LIBFUSE_PRIVATE),)
 PKG_CONFIG := PKG_CONFIG_PATH='$(LIBFUSE_PRIVATE)/lib/pkgconfig:$(wildcard $(LIBFUSE_PRIVATE)/lib/*/pkgconfig)' $(PKG_CONFIG)
 FUSE_STATIC := --static
 endif
@@ -146,6 +152,12 @@ deps:
 deps-test: deps
 	$(Q).ci/deps deps-test
 
+# Not where a prefix was given, or none at all. Never fails: all works with the packaged one too.
+LIBFUSE_TRY := $(if $(filter file,$(origin LIBFUSE_PRIVATE)),libfuse,deps)
+libfuse: deps
+	$(Q)packaging/libfuse/build.sh $(LIBFUSE_DIR) || \
+		echo "using the packaged libfuse, without io_uring: $$(cat $(LIBFUSE_DIR)/why) (rm -r $(LIBFUSE_DIR) to try again)"
+
 # ---- Tests ----
 
 RUN	= ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
@@ -204,7 +216,8 @@ format-check:
 format:
 	$(Q)clang-format -i $(SOURCES)
 
-bench: all $(BENCHES)
+bench: $(LIBFUSE_TRY)
+	$(SUB) all bench-build
 	$(Q)EMDB_BIN=$(abspath $(BIN)) tools/bench/run.sh $(BENCH_ARGS)
 bench-engine: $(BIN)/bench/engine
 	$(Q)$< $(ENGINE_ARGS) $(or $(BENCH_DIR),$(BIN))
@@ -215,7 +228,7 @@ bench-engine: $(BIN)/bench/engine
 # apart is a question that the kernel never answers from its caches, such as statfs.
 MOUNTED	= grep -qs " $(abspath $(MNT)) fuse.emdbfs " /proc/mounts
 
-mount: deps
+mount: $(LIBFUSE_TRY)
 	$(SUB) all
 	$(Q)if $(MOUNTED) && stat -f "$(MNT)" >/dev/null 2>&1; then echo "$(MNT) is already mounted."; else \
 		mkdir -p "$$(dirname "$(STORE)")" && { $(MOUNTED) || mkdir -p "$(MNT)"; } && \
@@ -242,6 +255,7 @@ install: all
 	$(Q)$(foreach s,1 3 5 7 8,$(call put,644,$(call man,$(s)),$(MANDIR)/man$(s)) &&) :
 	$(Q)$(call put,644,$(wildcard packaging/systemd/system/*),$(UNITDIR)/system)
 	$(Q)$(call put,644,$(wildcard packaging/systemd/user/*),$(UNITDIR)/user)
+	$(Q)$(call put,644,$(wildcard packaging/modprobe.d/*),$(MODPROBEDIR))
 	$(Q)$(call put,644,$(wildcard packaging/completion/*),$(PREFIX)/share/bash-completion/completions)
 	$(Q)if [ -e $(BIN)/emdbfs ]; then install -d $(D)$(PREFIX)/sbin && \
 		for h in mount.emdbfs mount.fuse.emdbfs; do ln -sf ../bin/emdbfs $(D)$(PREFIX)/sbin/$$h; done; fi
@@ -253,6 +267,6 @@ uninstall:
 clean:
 	$(Q)rm -rf $(BUILD)
 
-.PHONY: all deps deps-test check check-all unit-build bench-build check-unit check-crash check-asan check-tsan \
+.PHONY: all deps deps-test libfuse check check-all unit-build bench-build check-unit check-crash check-asan check-tsan \
 	check-integration check-long fuzz fuzz-build fuzz-smoke check-symbols check-layers format-check \
 	format bench bench-engine mount umount install uninstall clean FORCE
