@@ -33,11 +33,13 @@
 #define COMPAT_TMPFILE       0
 #endif
 
-/* Since 3.18 there is .statx, and so the time of birth. */
+/* Since 3.18 there is .statx, and so the time of birth; and io_uring. */
 #if FUSE_VERSION >= FUSE_MAKE_VERSION(3, 18)
 #define COMPAT_STATX 1
+#define COMPAT_URING 1 /* requests through io_uring, and fuse_req_get_payload() */
 #else
 #define COMPAT_STATX 0
+#define COMPAT_URING 0
 #endif
 
 /*

@@ -379,6 +379,7 @@ static emdb_err do_counters(struct control_client *cl, const struct ctl_msg *rq,
 	(void)rq;
 	for (int i = 0; ok && i < COUNT_MAX; i++)
 		ok = put_counter(&cl->fields, (enum counter_op)i, &cl->fs->counters.op[i]);
+	an->num[0] = atomic_load_explicit(&cl->fs->over_uring, memory_order_relaxed);
 	an->str[0] = (struct ctl_str){ cl->fields.data, cl->fields.len };
 	return ok ? EMDB_OK : EMDB_ERR_NOMEM;
 }

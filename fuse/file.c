@@ -9,6 +9,7 @@
 #include "fuse/atime.h"
 #include "fuse/fs.h"
 #include "fuse/ops.h"
+#include "fuse/uring.h"
 
 /* Most that one copy_file_range() answers for: the answer has 32 bits. */
 #define COPY_MAX ((size_t)1 << 30)
@@ -27,6 +28,21 @@ void op_open(fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi)
 /* ---- Reading ---- */
 
 /*
+ * The store copies into the ring by itself, because libfuse would not survive
+ * a page of the journal that the disk does not deliver.
+ */
+static void read_into_ring(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, char *to)
+{
+	size_t n = 0;
+	const emdb_err err = emdb_node_read(fs_of(req)->db, ino, (uint64_t)off, to, size, &n);
+
+	if (err == EMDB_OK)
+		(void)fuse_reply_buf(req, to, n);
+	else
+		fs_reply_err(req, err);
+}
+
+/*
  * The answer is written from the mapped journal.  A page that the disk does
  * not deliver fails the write, upon which the kernel ends the request with EIO.
  */
@@ -34,6 +50,8 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 {
 	struct fs *fs = fs_of(req);
 	struct emdb_slices slices;
+	char *payload;
+	size_t room;
 	emdb_err err;
 
 	(void)fi;
@@ -42,6 +60,11 @@ void op_read(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse
 		return;
 	}
 	atime_touch(fs, ino);
+	payload = uring_payload(req, &room);
+	if (payload != NULL) {
+		read_into_ring(req, ino, size < room ? size : room, off, payload);
+		return;
+	}
 	err = emdb_node_slices(fs->db, ino, (uint64_t)off, size, &slices);
 	if (err != EMDB_OK) {
 		fs_reply_err(req, err);

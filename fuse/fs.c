@@ -81,10 +81,13 @@ void fs_status(struct fs *fs, char *buf, size_t n)
 	(void)snprintf(
 		buf, n,
 		"files %" PRIu64 ", directories %" PRIu64 ", journal %" PRIu64 " KiB (%" PRIu64
-		" live), syncs %" PRIu64 ", expired %" PRIu64 "%s%s%s; requests %" PRIu64 ": %s",
+		" live), syncs %" PRIu64 ", expired %" PRIu64 "%s%s%s%s; requests %" PRIu64 ": %s",
 		s.records, s.namespaces + 1, s.journal_bytes / 1024, s.live_bytes / 1024, s.syncs,
 		s.expired, s.read_only ? ", read-only" : "", s.failed ? ", FAILED" : "",
-		s.damaged ? ", DAMAGED" : "", counters_total(&fs->counters), counts);
+		s.damaged ? ", DAMAGED" : "",
+		atomic_load_explicit(&fs->over_uring, memory_order_relaxed) ? ", over io_uring"
+									    : "",
+		counters_total(&fs->counters), counts);
 }
 
 /* ---- INIT ---- */

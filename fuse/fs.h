@@ -46,6 +46,7 @@ struct fs {
 	struct options opt;              /* immutable */
 	_Atomic(struct notify *) notify; /* release when created, acquire by users; NULL before */
 	atomic_bool probing;             /* the probe file can be looked up */
+	atomic_bool over_uring;          /* the kernel uses the rings: its probe came so */
 	atomic_bool ending;              /* long answers should give up */
 	bool direct_create;              /* immutable after INIT: see op_create() */
 	struct counters counters;        /* atomic */

@@ -174,7 +174,10 @@ static void *starter_main(void *arg)
 
 	if (session_probe(&m->session)) {
 		daemon_ready(&m->daemon);
-		log_info("%s mounted at %s", m->paths->store, m->paths->mountpoint);
+		log_info("%s mounted at %s%s", m->paths->store, m->paths->mountpoint,
+			 atomic_load_explicit(&m->fs.over_uring, memory_order_relaxed)
+				 ? ", over io_uring"
+				 : "");
 	}
 	return NULL;
 }

@@ -9,6 +9,7 @@
 
 #include "fuse/fs.h"
 #include "fuse/ops.h"
+#include "fuse/uring.h"
 
 /* ---- Lookup ---- */
 
@@ -27,6 +28,7 @@ static bool lookup_probe(fuse_req_t req, fuse_ino_t parent, const char *name)
 	e.attr.st_ino = FS_PROBE_ID;
 	e.attr.st_mode = S_IFREG | 0444;
 	e.attr.st_nlink = 1;
+	atomic_store_explicit(&fs->over_uring, uring_is_request(req), memory_order_relaxed);
 	(void)fuse_reply_entry(req, &e);
 	return true;
 }

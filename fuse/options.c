@@ -38,6 +38,8 @@ const char options_usage[] =
 	"  noxattr                no extended attributes at all: faster\n"
 	"  writeback              the kernel writes back later: faster, weaker after a crash\n"
 	"  max_threads=N          request threads (2)\n"
+	"  io_uring, no_io_uring  requests through io_uring, or never (where it can be used)\n"
+	"  io_uring_q_depth=N     requests in each CPU's ring (8)\n"
 	"  segment_size=SIZE      of a new store's journal files (64M)\n"
 	"  verify=WHEN            check what is read: first, always, never\n"
 	"\n"
@@ -119,6 +121,23 @@ static bool set_threads(struct options *o, const char *name, const char *value)
 	if (!parse_number(value, OPTIONS_THREADS_MAX, &n) || n == 0)
 		return bad_value(o, name, value);
 	o->max_threads = (unsigned int)n;
+	return true;
+}
+
+static bool set_depth(struct options *o, const char *name, const char *value)
+{
+	uint64_t n;
+
+	if (!parse_number(value, OPTIONS_URING_DEPTH_MAX, &n) || n == 0)
+		return bad_value(o, name, value);
+	o->uring_depth = (unsigned int)n;
+	return true;
+}
+
+static bool set_transport(struct options *o, const char *name, const char *value)
+{
+	(void)value;
+	o->transport = strcmp(name, "io_uring") == 0 ? TRANSPORT_URING : TRANSPORT_DEVICE;
 	return true;
 }
 
@@ -247,6 +266,9 @@ static const struct option_entry table[] = {
 	{ "relatime", WORD, 0, set_atime },
 	{ "commit", VALUE, 0, set_commit },
 	{ "max_threads", VALUE, 0, set_threads },
+	{ "io_uring", WORD, 0, set_transport },
+	{ "no_io_uring", WORD, 0, set_transport },
+	{ "io_uring_q_depth", VALUE, 0, set_depth },
 	{ "segment_size", VALUE, 0, set_segment },
 	{ "ttl", VALUE, 0, set_ttl },
 	{ "ttl_on_replace", VALUE, 0, set_ttl_on_replace },
@@ -257,7 +279,6 @@ static const struct option_entry table[] = {
 	{ "passfile", VALUE, 0, refuse },
 	{ "extpass", VALUE, 0, refuse },
 	{ "auto_unmount", WORD, 0, refuse },
-	{ "io_uring", WORD, 0, refuse },
 };
 
 static const struct option_entry *find(const char *name)
@@ -392,6 +413,8 @@ static bool check_together(struct options *o)
 		o->foreground = true;
 	if (o->max_threads == 0)
 		o->max_threads = OPTIONS_THREADS;
+	if (o->uring_depth == 0)
+		o->uring_depth = OPTIONS_URING_DEPTH;
 	/* Cached names and modes let others pass where the daemon is not asked. */
 	if (o->allow_other || o->allow_root)
 		o->default_permissions = true;

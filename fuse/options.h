@@ -19,11 +19,19 @@
 
 /* Most request threads that make sense to ask for. */
 #define OPTIONS_THREADS_MAX 64u
+/* Most requests in one ring; each takes 1 MiB of address space for each CPU. */
+#define OPTIONS_URING_DEPTH_MAX 256u
 
 enum options_atime {
 	ATIME_OFF,      /* only utimensat() and creation set it */
 	ATIME_RELATIVE, /* reading sets it when it is older than mtime or a day */
 	ATIME_STRICT,   /* reading sets it */
+};
+
+enum options_transport {
+	TRANSPORT_BEST,   /* io_uring where it can be used */
+	TRANSPORT_URING,  /* the same, and say so where it cannot */
+	TRANSPORT_DEVICE, /* reads and writes of /dev/fuse */
 };
 
 struct options {
@@ -44,7 +52,9 @@ struct options {
 	bool noxattr;
 	bool writeback;
 	enum options_atime atime;
-	unsigned int max_threads;    /* 0: the default, OPTIONS_THREADS */
+	unsigned int max_threads; /* 0: the default, OPTIONS_THREADS */
+	enum options_transport transport;
+	unsigned int uring_depth;    /* requests per CPU; 0: the default, OPTIONS_URING_DEPTH */
 	unsigned int ttl_on_replace; /* EMDB_RENAME_TTL_KEEP, _SOURCE; 0: auto */
 
 	bool write_through;
@@ -55,7 +65,8 @@ struct options {
 
 	char error[256]; /* why options_parse() failed */
 };
-#define OPTIONS_THREADS 2u
+#define OPTIONS_THREADS     2u
+#define OPTIONS_URING_DEPTH 8u
 
 /*
  * Reads the arguments.  With help or version set nothing else need be there.

@@ -15,6 +15,7 @@
 #include <linux/fuse.h>
 
 #include "fuse/log.h"
+#include "fuse/uring.h"
 
 /* How long users of the mount have to let go of it after session_end(), ms. */
 #define GRACE_MS 1000
@@ -114,9 +115,24 @@ static bool take_device(struct session *s)
 
 /* ---- Opening ---- */
 
+/* Asks libfuse for io_uring where it can be used. */
+static int transport_options(const struct options *o, char **ret)
+{
+	char why[160], depth[40];
+
+	if (!uring_usable(o, why, sizeof(why))) {
+		if (why[0] != '\0')
+			log_message(o->transport == TRANSPORT_URING ? EMDB_LOG_WARN : EMDB_LOG_INFO,
+				    "requests go through /dev/fuse: %s", why);
+		return 0;
+	}
+	(void)snprintf(depth, sizeof(depth), "io_uring_q_depth=%u", o->uring_depth);
+	return fuse_opt_add_opt(ret, "io_uring") | fuse_opt_add_opt(ret, depth);
+}
+
 static int mount_options(const struct options *o, const char *source, char **ret)
 {
-	int err = 0;
+	int err = transport_options(o, ret);
 
 	err |= fuse_opt_add_opt(ret, "subtype=" MOUNTS_SUBTYPE);
 	err |= fuse_opt_add_opt(ret, o->read_only ? "ro" : "rw");

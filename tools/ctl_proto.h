@@ -28,7 +28,7 @@
  *
  * Lists inside a string are the same fields again: LIST gives for each entry
  * its next position, key and attributes (an empty string: damaged); STATS
- * pairs of a name and a number; COUNTERS for each request its name, calls,
+ * pairs of a name and a number; COUNTERS 1 if the mount uses io_uring, and for each request its name, calls,
  * ns in all, and a string of numbers, calls that took less than 1, 2, 4 ... us.
  * Readers ignore names they do not know.
  */
@@ -75,7 +75,7 @@
 	X(NS_TTL_SET, 18, "nn", "") /* ns, default ms */                                          \
 	X(SWEEP, 19, "", "n")       /* -> removed */                                              \
 	X(STATS, 20, "", "s")                                                                     \
-	X(COUNTERS, 21, "", "s")                                                                  \
+	X(COUNTERS, 21, "", "ns")                                                                 \
 	X(FLUSH, 22, "", "")                                                                      \
 	X(CHECKPOINT, 23, "", "")                                                                 \
 	X(COMPACT, 24, "nn", "nnnn") /* least % dead, bytes/s -> segments, done, copied, freed */ \

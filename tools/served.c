@@ -33,6 +33,14 @@ static uint64_t mean_ns(const struct store_counter *c)
 
 /* ---- JSON ---- */
 
+static void transport_json(void *ctx, bool over_uring)
+{
+	const struct served *const served = ctx;
+
+	out_str(served->cli->out, over_uring ? ",\"transport\":\"io_uring\",\"requests\":{"
+					     : ",\"transport\":\"device\",\"requests\":{");
+}
+
 static void counter_json(void *ctx, const struct store_counter *c)
 {
 	struct served *const served = ctx;
@@ -79,14 +87,20 @@ static emdb_err print_json(const struct cli *cli, struct store *store,
 	for (i = 0; i < EMDB_GROUP_BUCKETS; i++)
 		out_printf(out, "%s%" PRIu64, i ? "," : "", stats->group_size[i]);
 	out_str(out, "]");
-	out_json_name(out, &first, "requests");
-	out_str(out, "{");
-	err = store_counters(store, counter_json, &served);
+	err = store_counters(store, transport_json, counter_json, &served);
 	out_str(out, "}}");
 	return err;
 }
 
 /* ---- Text ---- */
+
+static void transport_text(void *ctx, bool over_uring)
+{
+	const struct served *const served = ctx;
+
+	out_printf(served->cli->out, "%-26s %s\n", "requests come through",
+		   over_uring ? "io_uring" : "/dev/fuse");
+}
 
 static void counter_text(void *ctx, const struct store_counter *c)
 {
@@ -125,7 +139,7 @@ static emdb_err print_text(const struct cli *cli, struct store *store,
 	for (i = 0; i < used; i++)
 		out_printf(out, " %" PRIu64, stats->group_size[i]);
 	out_str(out, used ? "\n" : "");
-	return store_counters(store, counter_text, &served);
+	return store_counters(store, transport_text, counter_text, &served);
 }
 
 emdb_err served_print(const struct cli *cli, struct store *store, const struct emdb_stats *stats)

@@ -570,8 +570,8 @@ static bool get_counter(struct ctl_cursor *c, struct store_counter *ret)
 	return true;
 }
 
-emdb_err store_counters(struct store *s, void (*fn)(void *ctx, const struct store_counter *c),
-			void *ctx)
+emdb_err store_counters(struct store *s, void (*before)(void *ctx, bool over_uring),
+			void (*fn)(void *ctx, const struct store_counter *c), void *ctx)
 {
 	const struct ctl_msg m = { .op = CTL_COUNTERS };
 	struct store_counter counter;
@@ -584,6 +584,7 @@ emdb_err store_counters(struct store *s, void (*fn)(void *ctx, const struct stor
 	err = ctl_call(s->ctl, &m, &answer);
 	if (err)
 		return err;
+	before(ctx, answer.num[0] != 0);
 	c = ctl_cursor_of(&answer.str[0]);
 	while (c.p != c.end) {
 		if (!get_counter(&c, &counter))

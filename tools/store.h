@@ -96,8 +96,11 @@ struct store_counter {
 	uint64_t buckets[STORE_BUCKETS_MAX]; /* answered in less than 1, 2, 4 ... us */
 	size_t bucket_count;
 };
-/* Calls fn for each; of a store opened here there are none. */
-emdb_err store_counters(struct store *s, void (*fn)(void *ctx, const struct store_counter *c),
-			void *ctx);
+/*
+ * Calls fn for each; of a store opened here there are none.  before() is called first, if there
+ * are any, and told whether the mount uses io_uring.
+ */
+emdb_err store_counters(struct store *s, void (*before)(void *ctx, bool over_uring),
+			void (*fn)(void *ctx, const struct store_counter *c), void *ctx);
 
 #endif

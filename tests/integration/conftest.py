@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Fixtures of the integration tests; see README.md beside this file."""
 
+import contextlib
 import os
 import pathlib
 import random
@@ -20,6 +21,8 @@ from harness import Mount, binary, build_dir, remove_tree, scratch_dir
 def pytest_addoption(parser):
     parser.addoption("--native", action="store_true",
                      help="run on a plain directory instead of a mount, to check the tests")
+    parser.addoption("--io-uring", action="store_true",
+                     help="over io_uring, where the programs can: turns the kernel's switch on meanwhile")
     parser.addoption("--seed", type=int, default=None,
                      help="seed of the randomised tests (they print theirs)")
 
@@ -70,6 +73,37 @@ def watchdog(request):
     timer.start()
     yield
     timer.cancel()
+
+
+IO_URING_SWITCH = pathlib.Path("/sys/module/fuse/parameters/enable_uring")
+
+
+@contextlib.contextmanager
+def io_uring_switched():
+    """Gives a function that sets the switch; as it was in the end."""
+    if not os.access(IO_URING_SWITCH, os.W_OK):
+        pytest.skip(f"{IO_URING_SWITCH} is not there or not ours to set")
+    before = IO_URING_SWITCH.read_text().strip()
+    try:
+        yield IO_URING_SWITCH.write_text
+    finally:
+        IO_URING_SWITCH.write_text(before)
+
+
+@pytest.fixture
+def io_uring_switch():
+    with io_uring_switched() as switch:
+        yield switch
+
+
+@pytest.fixture(scope="session", autouse=True)
+def io_uring_all(request):
+    if not request.config.getoption("--io-uring"):
+        yield
+        return
+    with io_uring_switched() as switch:
+        switch("Y")
+        yield
 
 
 @pytest.fixture(scope="session")
