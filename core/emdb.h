@@ -801,6 +801,12 @@ EMDB_API EMDB_CHECKED emdb_err emdb_node_setattr(emdb_db *db, uint64_t id,
 						 const struct emdb_attr *attr, unsigned int set,
 						 struct emdb_attr *ret_attr);
 
+struct emdb_xattr {
+	const char *name;
+	const void *value;
+	size_t len;
+};
+
 struct emdb_create {
 	uint32_t
 		mode; /* with type: S_IFREG, S_IFDIR, S_IFLNK, S_IFIFO, S_IFSOCK, S_IFCHR, S_IFBLK */
@@ -808,8 +814,13 @@ struct emdb_create {
 	uint64_t rdev;
 	const void *target; /* S_IFLNK */
 	size_t target_len;
+	const struct emdb_xattr *xattrs; /* what it has from the start, each name once */
+	size_t xattr_count;
 };
-/* EXISTS when the name is taken.  Takes a reference. */
+/*
+ * EXISTS when the name is taken.  Takes a reference.  xattrs: the errors of
+ * emdb_xattr_set().
+ */
 EMDB_API EMDB_CHECKED emdb_err emdb_node_create(emdb_db *db, uint64_t parent, const void *key,
 						size_t key_len, const struct emdb_create *what,
 						struct emdb_attr *ret_attr);
@@ -909,6 +920,14 @@ EMDB_API EMDB_CHECKED emdb_err emdb_xattr_get(emdb_db *db, uint64_t id, const ch
 EMDB_API EMDB_CHECKED emdb_err emdb_xattr_set(emdb_db *db, uint64_t id, const char *name,
 					      const void *value, size_t len, unsigned int flags);
 EMDB_API EMDB_CHECKED emdb_err emdb_xattr_remove(emdb_db *db, uint64_t id, const char *name);
+/*
+ * Sets an attribute (value NULL: there is none afterwards) and those bits of
+ * the mode that mask (within 07777) selects, in one step: so an access list and
+ * the mode agree after a crash too.  Errors: those of emdb_xattr_set(), INVAL.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_xattr_set_mode(emdb_db *db, uint64_t id, const char *name,
+						   const void *value, size_t len, uint32_t mode,
+						   uint32_t mask);
 /* Names, each with its NUL, one after the other. */
 EMDB_API EMDB_CHECKED emdb_err emdb_xattr_list(emdb_db *db, uint64_t id, char *buf, size_t len,
 					       size_t *ret_len);

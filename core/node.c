@@ -181,8 +181,7 @@ emdb_err emdb_node_key(emdb_db *db, uint64_t id, void *buf, size_t len, size_t *
 
 /* ---- Setting attributes -------------------------------------------------------- */
 
-/* Lays the wanted attributes over a record that holds the present ones. */
-static void set_fields(emdb_db *db, struct rec *r, const struct emdb_attr *attr, unsigned int set)
+void rec_set_attr(emdb_db *db, struct rec *r, const struct emdb_attr *attr, unsigned int set)
 {
 	if (!(r->mask & REC_F_META)) {
 		r->mode = STORE_FILE_MODE;
@@ -228,20 +227,20 @@ static emdb_err set_locked(struct node *n, const struct emdb_attr *attr, unsigne
 		err = rec_of_ns(db, n->ns, db_now_ns(db), &r);
 		if (err)
 			return err;
-		set_fields(db, &r, attr, set);
+		rec_set_attr(db, &r, attr, set);
 		return commit_rec(db, &r, NULL, 0, JOURNAL_RESERVE, false, NULL, NULL);
 	}
 	if (n->view.big) {
 		err = rec_of_big(db, n->id, n->view.big, db_now_ns(db), &r);
 		if (err)
 			return err;
-		set_fields(db, &r, attr, set);
+		rec_set_attr(db, &r, attr, set);
 		return commit_rec(db, &r, NULL, 0, 0, true, NULL, NULL);
 	}
 	if (n->view.orphan || must_promote(&n->entry))
 		return EMDB_ERR_BUSY;
 	rec_of_plain(&n->entry, db_now_ns(db), &r);
-	set_fields(db, &r, attr, set);
+	rec_set_attr(db, &r, attr, set);
 	return commit_plain(n, &r);
 }
 
@@ -380,7 +379,7 @@ static emdb_err create_check(const struct emdb_create *what)
 }
 
 static emdb_err create_record(emdb_db *db, const struct ns *ns, const struct emdb_create *what,
-			      struct rec *r)
+			      const struct buf *xattrs, struct rec *r)
 {
 	int64_t expires = 0;
 	emdb_err err;
@@ -392,6 +391,11 @@ static emdb_err create_record(emdb_db *db, const struct ns *ns, const struct emd
 	r->mode = what->mode;
 	r->uid = what->uid;
 	r->gid = what->gid;
+	if (xattrs->len) {
+		r->xattrs = xattrs->data;
+		r->xattrs_len = xattrs->len;
+		r->mask |= REC_F_XATTRS;
+	}
 	if (S_ISDIR(what->mode)) {
 		r->kind = REC_NS;
 		r->ttl_default_ms = atomic_load_explicit(&ns->ttl_default_ms, memory_order_relaxed);
@@ -423,7 +427,7 @@ static emdb_err create_record(emdb_db *db, const struct ns *ns, const struct emd
 /* structure shared and the stripe held. */
 static emdb_err create_locked(emdb_db *db, uint64_t parent, const void *key, size_t key_len,
 			      uint64_t hash, const struct emdb_create *what,
-			      struct emdb_attr *ret_attr)
+			      const struct buf *xattrs, struct emdb_attr *ret_attr)
 {
 	struct ns *const ns = ns_find_pinned(db, parent);
 	struct entry old, e;
@@ -446,7 +450,7 @@ static emdb_err create_locked(emdb_db *db, uint64_t parent, const void *key, siz
 	} else if (err != EMDB_ERR_NOT_FOUND) {
 		return err;
 	}
-	err = create_record(db, ns, what, &r);
+	err = create_record(db, ns, what, xattrs, &r);
 	if (err)
 		return err;
 	r.key = key;
@@ -463,30 +467,35 @@ emdb_err emdb_node_create(emdb_db *db, uint64_t parent, const void *key, size_t 
 			  const struct emdb_create *what, struct emdb_attr *ret_attr)
 {
 	const uint64_t hash = entry_hash(db, parent, key, key_len);
+	struct buf xattrs = BUF_INIT;
 	emdb_err err = db_writable(db);
 
 	if (!err)
 		err = create_check(what);
 	if (!err && key_len > EMDB_KEY_MAX)
 		err = EMDB_ERR_KEY_TOO_LONG;
+	if (!err)
+		err = xattr_blob(db, what->xattrs, what->xattr_count, &xattrs);
 	while (!err) {
 		uint64_t removed;
 		struct hold h;
 
 		hold_begin(&h, db, false);
 		hold_stripe(&h, hash);
-		err = create_locked(db, parent, key, key_len, hash, what, ret_attr);
+		err = create_locked(db, parent, key, key_len, hash, what, &xattrs, ret_attr);
 		hold_end(&h);
 		if (err != EMDB_ERR_BUSY)
 			break;
 		err = expire_step(db, UINT64_MAX, &removed);
 	}
+	buf_release(&xattrs);
 	return err ? err : db_written(db);
 }
 
 emdb_err emdb_node_create_anon(emdb_db *db, uint64_t parent, const struct emdb_create *what,
 			       struct emdb_attr *ret_attr)
 {
+	struct buf xattrs = BUF_INIT;
 	struct rec inode, r;
 	struct hold h;
 	struct ns *ns;
@@ -495,18 +504,22 @@ emdb_err emdb_node_create_anon(emdb_db *db, uint64_t parent, const struct emdb_c
 
 	if (!err && !S_ISREG(what->mode))
 		err = EMDB_ERR_INVAL;
-	if (err)
+	if (!err)
+		err = xattr_blob(db, what->xattrs, what->xattr_count, &xattrs);
+	if (err) {
+		buf_release(&xattrs);
 		return err;
+	}
 	hold_begin(&h, db, true);
 	ns = ns_find_pinned(db, parent);
-	err = ns ? create_record(db, ns, what, &r) : EMDB_ERR_NOT_FOUND;
+	err = ns ? create_record(db, ns, what, &xattrs, &r) : EMDB_ERR_NOT_FOUND;
 	if (!err)
 		err = reserve_id(db, &id);
 	if (!err) {
 		inode = r;
 		inode.kind = REC_INODE;
-		inode.mask =
-			REC_F_TIME | REC_F_META | REC_F_ID | REC_F_SIZE | (r.mask & REC_F_EXPIRES);
+		inode.mask = REC_F_TIME | REC_F_META | REC_F_ID | REC_F_SIZE |
+			     (r.mask & (REC_F_EXPIRES | REC_F_XATTRS));
 		inode.id = id;
 		/* The reference first: an object without name and reference is freed at once. */
 		if (!objtab_ref_plain(db, id, parent, 0, 0))
@@ -520,6 +533,7 @@ emdb_err emdb_node_create_anon(emdb_db *db, uint64_t parent, const struct emdb_c
 			objtab_unref(db, id, 1);
 	}
 	hold_end(&h);
+	buf_release(&xattrs);
 	return err ? err : db_written(db);
 }
 

@@ -447,6 +447,10 @@ void rec_of_del(const struct entry *e, int64_t now_ns, struct rec *r);
 emdb_err rec_of_big(emdb_db *db, uint64_t id, struct big *big, int64_t now_ns, struct rec *r);
 /* Fills r with an NS record; key and xattrs point into the journal (pinned). */
 emdb_err rec_of_ns(emdb_db *db, const struct ns *ns, int64_t now_ns, struct rec *r);
+/* Lays the wanted attributes (EMDB_SET_*, but the size) over a record of the present ones. */
+void rec_set_attr(emdb_db *db, struct rec *r, const struct emdb_attr *attr, unsigned int set);
+/* The blob of a record for attributes that an object is created with. */
+emdb_err xattr_blob(const emdb_db *db, const struct emdb_xattr *xattrs, size_t n, struct buf *ret);
 /*
  * Turns the plain object of entry e big, with this deadline; structure held
  * exclusively.  As records for a batch (link: keeping its name), and at once.

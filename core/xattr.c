@@ -31,16 +31,27 @@ static emdb_err blob_pinned(emdb_db *db, uint64_t id, struct cur *ret)
 	return EMDB_OK;
 }
 
-/* The value of `name` in a blob; NO_XATTR when it is not there. */
-static emdb_err blob_find(struct cur c, const char *name, const uint8_t **value, size_t *len)
+/* Where an attribute is in a blob: bytes [at, end), its value among them. */
+struct place {
+	size_t at, end;
+	const uint8_t *value;
+	size_t len;
+};
+
+/* NO_XATTR: there is none of that name, and *ret is the blob's end. */
+static emdb_err blob_find(struct cur c, const char *name, struct place *ret)
 {
-	const size_t want = strlen(name);
+	const size_t want = strlen(name), size = cur_left(&c);
 	const char *n;
 	size_t nlen;
 
-	while (fmt_xattr_next(&c, &n, &nlen, value, len))
+	*ret = (struct place){ 0 };
+	while (fmt_xattr_next(&c, &n, &nlen, &ret->value, &ret->len)) {
+		ret->end = size - cur_left(&c);
 		if (nlen == want && memcmp(n, name, want) == 0)
 			return EMDB_OK;
+		ret->at = ret->end;
+	}
 	return c.err ? EMDB_ERR_CORRUPT : EMDB_ERR_NO_XATTR;
 }
 
@@ -48,20 +59,19 @@ emdb_err emdb_xattr_get(emdb_db *db, uint64_t id, const char *name, void *buf, s
 			size_t *ret_len)
 {
 	const unsigned int pin = epoch_pin(&db->epoch);
-	const uint8_t *value;
-	size_t n = 0;
+	struct place p;
 	struct cur c;
 	emdb_err err;
 
 	err = blob_pinned(db, id, &c);
 	if (!err)
-		err = blob_find(c, name, &value, &n);
-	if (!err && len && len < n)
+		err = blob_find(c, name, &p);
+	if (!err && len && len < p.len)
 		err = EMDB_ERR_RANGE;
 	if (!err && len)
-		err = copy_mapped(buf, value, n);
+		err = copy_mapped(buf, p.value, p.len);
 	if (!err)
-		*ret_len = n;
+		*ret_len = p.len;
 	epoch_unpin(&db->epoch, pin);
 	return err;
 }
@@ -110,24 +120,18 @@ static emdb_err blob_put(struct buf *b, const char *name, size_t name_len, const
 	return buf_append(b, head, n) || buf_append(b, value, len) ? EMDB_ERR_NOMEM : EMDB_OK;
 }
 
-/* The blob without `name` and, when value is not NULL, with its new value behind. */
-static emdb_err blob_change(struct cur c, const char *name, const void *value, size_t len,
-			    struct buf *out)
+/* The blob without the place p and, when value is not NULL, with its new value behind. */
+static emdb_err blob_change(struct cur c, const struct place *p, const char *name,
+			    const void *value, size_t len, struct buf *out)
 {
-	const size_t want = strlen(name);
-	const uint8_t *v;
-	const char *n;
-	size_t nlen, vlen;
-	emdb_err err = EMDB_OK;
+	const size_t size = cur_left(&c), name_len = strlen(name);
+	const uint8_t *const old = cur_bytes(&c, size);
 
-	while (!err && fmt_xattr_next(&c, &n, &nlen, &v, &vlen))
-		if (nlen != want || memcmp(n, name, want) != 0)
-			err = blob_put(out, n, nlen, v, vlen);
-	if (!err && c.err)
-		err = EMDB_ERR_CORRUPT;
-	if (!err && value)
-		err = blob_put(out, name, want, value, len);
-	return err;
+	if (buf_reserve(out, size + 1 + name_len + VARINT_MAX + len))
+		return EMDB_ERR_NOMEM;
+	if (size && (buf_append(out, old, p->at) || buf_append(out, old + p->end, size - p->end)))
+		return EMDB_ERR_NOMEM;
+	return value ? blob_put(out, name, name_len, value, len) : EMDB_OK;
 }
 
 static emdb_err record_locked(struct node *n, struct rec *r)
@@ -150,6 +154,7 @@ struct change {
 	const void *value; /* NULL: remove */
 	size_t len;
 	unsigned int flags;
+	uint32_t mode, mask; /* these bits of the mode change with it */
 };
 
 /* With the longest key and the longest piece of a value they fit one record. */
@@ -159,11 +164,41 @@ static size_t xattrs_max(const emdb_db *db)
 						 EMDB_KEY_MAX - FMT_FIELDS_MAX);
 }
 
+static emdb_err name_check(const char *name, size_t value_len)
+{
+	const size_t n = strlen(name);
+
+	if (n == 0 || n > EMDB_XATTR_NAME_MAX)
+		return EMDB_ERR_RANGE;
+	return value_len > EMDB_XATTR_VALUE_MAX ? EMDB_ERR_VALUE_TOO_LARGE : EMDB_OK;
+}
+
+emdb_err xattr_blob(const emdb_db *db, const struct emdb_xattr *xattrs, size_t n, struct buf *ret)
+{
+	emdb_err err = EMDB_OK;
+
+	for (size_t i = 0; i < n && !err; i++) {
+		err = name_check(xattrs[i].name, xattrs[i].len);
+		if (!err)
+			err = blob_put(ret, xattrs[i].name, strlen(xattrs[i].name), xattrs[i].value,
+				       xattrs[i].len);
+	}
+	return !err && ret->len > xattrs_max(db) ? EMDB_ERR_NO_SPACE : err;
+}
+
+static void set_mode(struct node *n, const struct change *ch, struct rec *r)
+{
+	const uint32_t old = r->mask & REC_F_META ? r->mode : STORE_FILE_MODE;
+	const struct emdb_attr attr = { .mode = (old & ~ch->mask) | (ch->mode & ch->mask) };
+
+	if (ch->mask)
+		rec_set_attr(n->db, r, &attr, EMDB_SET_MODE);
+}
+
 static emdb_err change_locked(struct node *n, const struct change *ch)
 {
 	struct buf blob = BUF_INIT;
-	const uint8_t *old;
-	size_t old_len;
+	struct place old;
 	struct rec r;
 	struct cur c;
 	emdb_err err;
@@ -172,14 +207,14 @@ static emdb_err change_locked(struct node *n, const struct change *ch)
 	if (err)
 		return err;
 	c = r.mask & REC_F_XATTRS ? cur_init(r.xattrs, r.xattrs_len) : cur_init(NULL, 0);
-	err = blob_find(c, ch->name, &old, &old_len);
+	err = blob_find(c, ch->name, &old);
 	if (err && err != EMDB_ERR_NO_XATTR)
 		return err;
 	if (!err && ch->flags & EMDB_XATTR_CREATE)
 		return EMDB_ERR_EXISTS;
-	if (err && (ch->flags & EMDB_XATTR_REPLACE || !ch->value))
+	if (err && (ch->flags & EMDB_XATTR_REPLACE || (!ch->value && !ch->mask)))
 		return err;
-	err = blob_change(c, ch->name, ch->value, ch->len, &blob);
+	err = blob_change(c, &old, ch->name, ch->value, ch->len, &blob);
 	/* setxattr(2): ENOSPC when there is no room for it. */
 	if (!err && blob.len > xattrs_max(n->db))
 		err = EMDB_ERR_NO_SPACE;
@@ -189,6 +224,7 @@ static emdb_err change_locked(struct node *n, const struct change *ch)
 			r.mask |= REC_F_XATTRS;
 		r.xattrs = blob.data;
 		r.xattrs_len = blob.len;
+		set_mode(n, ch, &r);
 		if (n->ns || n->view.big)
 			err = commit_rec(n->db, &r, NULL, 0, 0, n->view.big != NULL, NULL, NULL);
 		else
@@ -200,15 +236,12 @@ static emdb_err change_locked(struct node *n, const struct change *ch)
 
 static emdb_err change(emdb_db *db, uint64_t id, const struct change *ch)
 {
-	const size_t n = strlen(ch->name);
 	emdb_err err = db_writable(db);
 
+	if (!err)
+		err = name_check(ch->name, ch->len);
 	if (err)
 		return err;
-	if (n == 0 || n > EMDB_XATTR_NAME_MAX)
-		return EMDB_ERR_RANGE;
-	if (ch->len > EMDB_XATTR_VALUE_MAX)
-		return EMDB_ERR_VALUE_TOO_LARGE;
 	for (;;) {
 		struct node node;
 
@@ -228,7 +261,7 @@ static emdb_err change(emdb_db *db, uint64_t id, const struct change *ch)
 emdb_err emdb_xattr_set(emdb_db *db, uint64_t id, const char *name, const void *value, size_t len,
 			unsigned int flags)
 {
-	const struct change ch = { name, value ? value : "", len, flags };
+	const struct change ch = { name, value ? value : "", len, flags, 0, 0 };
 
 	if (flags & EMDB_XATTR_CREATE && flags & EMDB_XATTR_REPLACE)
 		return EMDB_ERR_INVAL;
@@ -237,7 +270,17 @@ emdb_err emdb_xattr_set(emdb_db *db, uint64_t id, const char *name, const void *
 
 emdb_err emdb_xattr_remove(emdb_db *db, uint64_t id, const char *name)
 {
-	const struct change ch = { name, NULL, 0, 0 };
+	const struct change ch = { name, NULL, 0, 0, 0, 0 };
 
+	return change(db, id, &ch);
+}
+
+emdb_err emdb_xattr_set_mode(emdb_db *db, uint64_t id, const char *name, const void *value,
+			     size_t len, uint32_t mode, uint32_t mask)
+{
+	const struct change ch = { name, value, value ? len : 0, 0, mode, mask };
+
+	if (mask == 0 || mask & ~07777u)
+		return EMDB_ERR_INVAL;
 	return change(db, id, &ch);
 }
