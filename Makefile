@@ -81,7 +81,7 @@ LIBS	:= $(BIN)/libemdb.a $(BIN)/libemdb.so.$(SOVERSION)
 TESTS	?= $(basename $(notdir $(wildcard tests/unit/test_*.c)))
 CRASH	:= $(patsubst %.c,$(O)/%,$(wildcard tests/crash/crash_*.c))
 # What has threads: the others only take time under ThreadSanitizer.
-TSAN_TESTS ?= $(filter-out test_names test_ttl test_extent test_format% test_golden test_error test_store,$(TESTS))
+TSAN_TESTS ?= $(filter-out test_names test_acl test_ttl test_extent test_format% test_golden test_error test_store,$(TESTS))
 UNIT	:= $(TESTS:%=$(O)/tests/unit/%)
 FUZZERS := $(patsubst %.c,$(O)/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCHES := $(patsubst tools/bench/%.c,$(BIN)/bench/%,$(wildcard tools/bench/*.c))
@@ -90,6 +90,8 @@ SOURCES	= $(wildcard $(addsuffix /*.[ch],core fuse tools tools/bench tests/unit 
 # Files outside core/ that a test, fuzz target or bench links as well: EXTRA_<name>.
 EXTRA_test_names := $(wildcard fuse/names.c)
 EXTRA_fuzz_names := $(wildcard fuse/names.c)
+EXTRA_test_acl := fuse/acl.c
+EXTRA_fuzz_acl := fuse/acl.c
 EXTRA_fuzz_tar := tools/tar_import.c
 EXTRA_test_control := tools/ctl_proto.c
 EXTRA_fuzz_control := tools/ctl_proto.c

@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "fuse/access.h"
 #include "fuse/fs.h"
 #include "fuse/ops.h"
 
@@ -18,15 +19,17 @@
 
 /*
  * Whose the new node is: its maker's, or the group's of a set-gid directory,
- * which new directories pass on.
+ * which new directories pass on; and who may do what with it.  Release *lists
+ * after *ret was used, whatever the error.
  */
 static emdb_err describe(fuse_req_t req, fuse_ino_t parent, mode_t mode, dev_t rdev,
-			 struct emdb_create *ret)
+			 struct emdb_create *ret, struct access_new *lists)
 {
 	const struct fuse_ctx *ctx = fuse_req_ctx(req);
 	struct emdb_attr dir;
 	const emdb_err err = emdb_node_getattr(fs_of(req)->db, parent, &dir);
 
+	*lists = (struct access_new){ 0 };
 	if (err != EMDB_OK)
 		return err;
 	*ret = (struct emdb_create){
@@ -40,7 +43,7 @@ static emdb_err describe(fuse_req_t req, fuse_ino_t parent, mode_t mode, dev_t r
 		if (S_ISDIR(mode))
 			ret->mode |= S_ISGID;
 	}
-	return EMDB_OK;
+	return access_inherit(req, parent, ret, lists);
 }
 
 static emdb_err make(struct fs *fs, fuse_ino_t parent, const struct fs_key *key,
@@ -54,6 +57,7 @@ static void make_node(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 		      const char *target)
 {
 	struct fs *fs = fs_of(req);
+	struct access_new lists;
 	struct emdb_create what;
 	struct emdb_attr attr;
 	struct fs_key key;
@@ -64,13 +68,14 @@ static void make_node(fuse_req_t req, fuse_ino_t parent, const char *name, mode_
 		(void)fuse_reply_err(req, code);
 		return;
 	}
-	err = describe(req, parent, mode, rdev, &what);
+	err = describe(req, parent, mode, rdev, &what, &lists);
 	if (err == EMDB_OK && target != NULL) {
 		what.target = target;
 		what.target_len = strlen(target);
 	}
 	if (err == EMDB_OK)
 		err = make(fs, parent, &key, &what, &attr);
+	access_new_release(&lists);
 	fs_key_release(&key);
 	if (err == EMDB_OK)
 		fs_reply_entry(req, &attr);
@@ -173,6 +178,7 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 	       struct fuse_file_info *fi)
 {
 	struct fs *fs = fs_of(req);
+	struct access_new lists;
 	struct emdb_create what;
 	struct emdb_attr attr;
 	struct fs_key key;
@@ -183,9 +189,10 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 		(void)fuse_reply_err(req, code);
 		return;
 	}
-	err = describe(req, parent, S_IFREG | (mode & 07777), 0, &what);
+	err = describe(req, parent, S_IFREG | (mode & 07777), 0, &what, &lists);
 	if (err == EMDB_OK)
 		err = make(fs, parent, &key, &what, &attr);
+	access_new_release(&lists);
 	if (err == EMDB_ERR_EXISTS || err == EMDB_ERR_IS_NS)
 		err = open_existing(req, parent, &key, fi->flags, &attr);
 	fs_key_release(&key);
@@ -197,12 +204,14 @@ void op_create(fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
 
 void op_tmpfile(fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi)
 {
+	struct access_new lists;
 	struct emdb_create what;
 	struct emdb_attr attr;
-	emdb_err err = describe(req, parent, S_IFREG | (mode & 07777), 0, &what);
+	emdb_err err = describe(req, parent, S_IFREG | (mode & 07777), 0, &what, &lists);
 
 	if (err == EMDB_OK)
 		err = emdb_node_create_anon(fs_of(req)->db, parent, &what, &attr);
+	access_new_release(&lists);
 	if (err == EMDB_OK)
 		reply_create(req, &attr, fi);
 	else

@@ -9,6 +9,7 @@
 #include <string.h>
 #include <sys/utsname.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "fuse/log.h"
 #include "fuse/ops.h"
@@ -92,6 +93,11 @@ void fs_status(struct fs *fs, char *buf, size_t n)
 
 /* ---- INIT ---- */
 
+bool fs_wants_permissions(const struct options *opt)
+{
+	return opt->default_permissions || geteuid() != 0;
+}
+
 /*
  * A descriptor that only writes can bypass the page cache from its creation
  * on; this spares a request for file capabilities per created file.  Before
@@ -122,13 +128,16 @@ static void op_init(void *userdata, struct fuse_conn_info *conn)
 	compat_refuse(conn, FUSE_CAP_SPLICE_READ);
 	compat_refuse(conn, FUSE_CAP_SPLICE_WRITE);
 	compat_refuse(conn, FUSE_CAP_SPLICE_MOVE);
-	compat_refuse(conn, FUSE_CAP_DONT_MASK);
 	compat_refuse(conn, FUSE_CAP_HANDLE_KILLPRIV);
 	(void)compat_want(conn, FUSE_CAP_EXPLICIT_INVAL_DATA);
 	(void)compat_want(conn, FUSE_CAP_READDIRPLUS);
 	(void)compat_want(conn, FUSE_CAP_CACHE_SYMLINKS);
 	(void)compat_want(conn, FUSE_CAP_PARALLEL_DIROPS);
 	(void)compat_want(conn, FUSE_CAP_ASYNC_READ);
+	/* Whether the umask counts depends on the directory's default access list. */
+	(void)compat_want(conn, FUSE_CAP_DONT_MASK);
+	fs->kernel_acl = fs_wants_permissions(&fs->opt) && !fs->opt.noacl && !fs->opt.noxattr &&
+			 compat_want(conn, FUSE_CAP_POSIX_ACL);
 #ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
 	if (!fs->opt.noxattr)
 		(void)compat_want(conn, FUSE_CAP_HANDLE_KILLPRIV_V2);

@@ -49,8 +49,9 @@ struct fs {
 	atomic_bool over_uring;          /* the kernel uses the rings: its probe came so */
 	atomic_bool ending;              /* long answers should give up */
 	bool direct_create;              /* immutable after INIT: see op_create() */
-	struct counters counters;        /* atomic */
-	_Atomic uint64_t faults;         /* answers that a failing disk spoiled */
+	bool kernel_acl;          /* immutable after INIT: the kernel enforces access lists */
+	struct counters counters; /* atomic */
+	_Atomic uint64_t faults;  /* answers that a failing disk spoiled */
 	_Atomic uint32_t offered; /* flags of the kernel's INIT, 0: not seen; see session.c */
 	atomic_bool patched;      /* the answer to INIT was sent */
 
@@ -59,6 +60,12 @@ struct fs {
 	unsigned int jobs; /* guarded by jobs_lock; requests answered by other threads */
 };
 
+/*
+ * Whether the kernel is to check permission bits.  Nobody but root, whom no bits stop, enters a
+ * mount that root made for itself: there the kernel need not ask for the modes of
+ * directories again and again.
+ */
+bool fs_wants_permissions(const struct options *opt);
 void fs_init(struct fs *fs, const struct options *opt);
 void fs_release(struct fs *fs);
 /* The table for fuse_session_new(). */

@@ -7,6 +7,7 @@
 #include <sys/sysmacros.h>
 #include <unistd.h>
 
+#include "fuse/access.h"
 #include "fuse/fs.h"
 #include "fuse/ops.h"
 #include "fuse/uring.h"
@@ -256,6 +257,15 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
 	if (!take(req, st, to_set, &attr, &set)) {
 		(void)fuse_reply_err(req, EINVAL);
 		return;
+	}
+	if ((set & EMDB_SET_MODE) != 0) {
+		err = access_chmod(fs, ino, attr.mode);
+		if (err == EMDB_OK)
+			set &= ~EMDB_SET_MODE;
+		else if (err != EMDB_ERR_NO_XATTR) {
+			fs_reply_err(req, err);
+			return;
+		}
 	}
 	err = emdb_node_setattr(fs->db, ino, &attr, set, &attr);
 	if (err != EMDB_OK) {

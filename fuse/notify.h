@@ -36,6 +36,8 @@ void notify_free(struct notify *n);
 void notify_deleted(struct notify *n, uint64_t parent, uint64_t child, const char *name);
 /* What the kernel knows of the name and of the attributes behind it is out of date. */
 void notify_changed(struct notify *n, uint64_t parent, uint64_t child, const char *name);
+/* Only of the attributes.  Needs no lock that a caller of ours can hold. */
+void notify_attr(struct notify *n, uint64_t id);
 /* So is what it knows of the object: attributes and content, of a directory its listing. */
 void notify_content(struct notify *n, uint64_t id);
 /*

@@ -36,6 +36,7 @@ const char options_usage[] =
 	"  ttl_on_replace=WHICH   deadline after a rename over a file: auto, keep, source\n"
 	"  atime, relatime        reading sets the access time (noatime)\n"
 	"  noxattr                no extended attributes at all: faster\n"
+	"  noacl                  no POSIX access control lists\n"
 	"  writeback              the kernel writes back later: faster, weaker after a crash\n"
 	"  max_threads=N          request threads (2)\n"
 	"  io_uring, no_io_uring  requests through io_uring, or never (where it can be used)\n"
@@ -255,6 +256,8 @@ static const struct option_entry table[] = {
 	{ "exec", CLEAR, FLAG(noexec) },
 	{ "noxattr", SET, FLAG(noxattr) },
 	{ "xattr", CLEAR, FLAG(noxattr) },
+	{ "noacl", SET, FLAG(noacl) },
+	{ "acl", CLEAR, FLAG(noacl) },
 	{ "writeback", SET, FLAG(writeback) },
 	{ "sync", SET, FLAG(write_through) },
 	{ "dirsync", SET, FLAG(write_through) },

@@ -49,7 +49,7 @@ struct options {
 	bool nonempty;
 	bool suid, dev, noexec; /* of the mount; nosuid and nodev are the default */
 
-	bool noxattr;
+	bool noxattr, noacl;
 	bool writeback;
 	enum options_atime atime;
 	unsigned int max_threads; /* 0: the default, OPTIONS_THREADS */

@@ -146,11 +146,7 @@ static int mount_options(const struct options *o, const char *source, char **ret
 		err |= fuse_opt_add_opt(ret, "allow_other");
 	if (o->allow_root)
 		err |= fuse_opt_add_opt(ret, "allow_root");
-	/*
-	 * Nobody but root, whom no bits stop, enters a mount that root made for itself: there
-	 * the kernel need not ask for the modes of directories again and again.
-	 */
-	if (o->default_permissions || geteuid() != 0)
+	if (fs_wants_permissions(o))
 		err |= fuse_opt_add_opt(ret, "default_permissions");
 	if (o->debug)
 		err |= fuse_opt_add_opt(ret, "debug");

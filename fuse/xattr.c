@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/xattr.h>
 
+#include "fuse/access.h"
 #include "fuse/fs.h"
 #include "fuse/ops.h"
 #include "fuse/virtual.h"
@@ -18,7 +19,7 @@ static bool begins(const char *name, const char *prefix)
 	return strncmp(name, prefix, strlen(prefix)) == 0;
 }
 
-/* Those of system.* mean something that we do not do, access lists above all. */
+/* Those of system.* mean something that we do not do, but for access lists. */
 static bool is_storable(const char *name)
 {
 	static const char *const prefixes[] = { "user.", "trusted.", "security." };
@@ -128,7 +129,7 @@ void op_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 	const struct virtual *v;
 
 	if (!virtual_find(name, &v)) {
-		if (is_storable(name))
+		if (is_storable(name) || (access_is_list(name) && !fs_of(req)->opt.noacl))
 			get_stored(req, ino, name, size);
 		else
 			(void)fuse_reply_err(req, EOPNOTSUPP);
@@ -162,6 +163,10 @@ void op_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *v
 	const struct virtual *v;
 	int err;
 
+	if (access_is_list(name)) {
+		access_set(req, ino, name, value, size);
+		return;
+	}
 	if (!virtual_find(name, &v))
 		err = is_storable(name)
 			      ? emdb_err_errno(set_stored(fs, ino, name, value, size, flags))
@@ -177,6 +182,10 @@ void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 	const struct virtual *v;
 	int err;
 
+	if (access_is_list(name)) {
+		access_remove(req, ino, name);
+		return;
+	}
 	if (!virtual_find(name, &v))
 		err = is_storable(name) ? emdb_err_errno(emdb_xattr_remove(fs->db, ino, name))
 					: EOPNOTSUPP;
@@ -187,15 +196,19 @@ void op_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
 
 /* ---- List ---- */
 
-/* trusted.* is for root's eyes only.  Returns the new length. */
-static size_t hide_trusted(char *names, size_t len)
+/*
+ * trusted.* is for root's eyes only; access lists that are not obeyed for
+ * nobody's.  Returns the new length.
+ */
+static size_t hide(char *names, size_t len, bool trusted, bool lists)
 {
 	size_t from = 0, to = 0;
 
 	while (from < len) {
 		const size_t n = strnlen(names + from, len - from) + 1;
 
-		if (!begins(names + from, "trusted.")) {
+		if (!(trusted && begins(names + from, "trusted.")) &&
+		    !(lists && access_is_list(names + from))) {
 			memmove(names + to, names + from, n);
 			to += n;
 		}
@@ -245,8 +258,7 @@ void op_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
 		fs_reply_err(req, err);
 		return;
 	}
-	if (fuse_req_ctx(req)->uid != 0)
-		len = hide_trusted(names, len);
+	len = hide(names, len, fuse_req_ctx(req)->uid != 0, fs->opt.noacl);
 	len += virtual_list(fs, ino, names + len);
 	reply_value(req, size, names, len);
 	free(names);

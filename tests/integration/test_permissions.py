@@ -10,7 +10,7 @@ import tempfile
 
 import pytest
 
-from harness import as_user, binary, fails, get, put, run, need
+from harness import as_user, binary, fails, get, put, run
 
 pytestmark = pytest.mark.skipif(os.getuid() != 0, reason="needs root to become other users")
 
@@ -207,27 +207,6 @@ def test_without_allow_other_nobody_else_gets_in(make_mount):
     os.chmod(mount / "f", 0o666)
     as_user(A, A, expect(errno.EACCES, lambda: os.stat(mount / "f")))
     as_user(A, A, expect(errno.EACCES, lambda: os.listdir(mount.mnt)))
-
-
-def test_acl(d):
-    """POSIX ACLs work as acl(5) says, or setfacl is told EOPNOTSUPP: never accepted and ignored."""
-    need("setfacl", "getfacl")
-    put(d / "f", b"x")
-    os.chmod(d / "f", 0o600)
-    done = run("setfacl", "-m", f"u:{A}:r", d / "f", ok=None)
-    if done.returncode != 0:
-        assert "not supported" in done.stderr
-        as_user(A, A, expect(errno.EACCES, lambda: get(d / "f")))
-        return
-    assert as_user(A, A, lambda: get(d / "f")) == b"x"
-    as_user(B, B, expect(errno.EACCES, lambda: get(d / "f")))
-    assert f"user:{A}:r--" in run("getfacl", "-n", d / "f").stdout
-    assert stat.S_IMODE(os.stat(d / "f").st_mode) == 0o640
-    os.chmod(d / "f", 0o600)  # takes the mask away
-    as_user(A, A, expect(errno.EACCES, lambda: get(d / "f")))
-    run("setfacl", "-d", "-m", f"u:{A}:rwx", d)
-    put(d / "g", b"y")
-    assert f"user:{A}:rw" in run("getfacl", "-n", d / "g").stdout
 
 
 OTHERS_MOUNT = """
