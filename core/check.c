@@ -160,8 +160,9 @@ static emdb_err check_frames(struct check *c)
 	return err;
 }
 
-emdb_err emdb_check(const char *path, void (*found)(void *ctx, const struct emdb_detail *detail),
-		    void *ctx, struct emdb_check_report *ret_report)
+emdb_err emdb_check_secret(const char *path, const struct emdb_secret *secret,
+			   void (*found)(void *ctx, const struct emdb_detail *detail), void *ctx,
+			   struct emdb_check_report *ret_report)
 {
 	struct check c = { .found = found, .ctx = ctx };
 	struct emdb_detail detail;
@@ -169,6 +170,7 @@ emdb_err emdb_check(const char *path, void (*found)(void *ctx, const struct emdb
 					   .flags = EMDB_OPEN_READ_ONLY | EMDB_OPEN_SALVAGE,
 					   .verify = EMDB_VERIFY_ALWAYS,
 					   .sweep_interval_ms = -1,
+					   .secret = secret,
 					   .detail = &detail };
 	emdb_err err;
 
@@ -193,4 +195,10 @@ emdb_err emdb_check(const char *path, void (*found)(void *ctx, const struct emdb
 		return err;
 	*ret_report = c.report;
 	return c.report.bad_frames ? EMDB_ERR_CORRUPT : EMDB_OK;
+}
+
+emdb_err emdb_check(const char *path, void (*found)(void *ctx, const struct emdb_detail *detail),
+		    void *ctx, struct emdb_check_report *ret_report)
+{
+	return emdb_check_secret(path, NULL, found, ctx, ret_report);
 }

@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #include "core/checkpoint.h"
+#include "core/keys.h"
+#include "core/keyslot.h"
 #include "core/manifest.h"
 
 #define SUPER_NAME    "superblock"
@@ -177,6 +179,65 @@ static emdb_err create_super(emdb_db *db, const struct emdb_options *o)
 	return err_of_io(ret);
 }
 
+/* ---- Encryption ---------------------------------------------------------------------- */
+
+/* A new store with a secret: the data key is made here. */
+static emdb_err create_keys(emdb_db *db, const struct emdb_options *o)
+{
+	struct vault_secrets *s;
+	emdb_err err = keyslot_secret_check(o->secret);
+
+	if (err)
+		return err;
+	db->sb.incompat |= FMT_INCOMPAT_ENCRYPTED;
+	db->sb.cipher = (uint32_t)o->cipher;
+	if (o->cipher == EMDB_CIPHER_DEFAULT)
+		db->sb.cipher = emdb_cipher_available(EMDB_CIPHER_AES_256_GCM)
+					? EMDB_CIPHER_AES_256_GCM
+					: EMDB_CIPHER_CHACHA20_POLY1305;
+	s = vault_secrets_new();
+	if (!s)
+		return EMDB_ERR_NOMEM;
+	memcpy(s->hash_seed, db->sb.hash_seed, sizeof(s->hash_seed));
+	memset(db->sb.hash_seed, 0, sizeof(db->sb.hash_seed));
+	err = err_of_io(io_random(db->io, s->data_key, sizeof(s->data_key)));
+	if (!err)
+		err = keyslot_fill(&db->sb, 0, db->io, o->secret, s);
+	if (!err) {
+		keyslot_mac(&db->sb, s);
+		err = vault_new((enum emdb_cipher)db->sb.cipher, db->sb.uuid, s, &db->vault);
+	}
+	vault_secrets_free(s);
+	return err;
+}
+
+/* Before anything but the superblock is read. */
+static emdb_err open_keys(emdb_db *db, const char *path, const struct emdb_options *o)
+{
+	emdb_err err;
+
+	if (!db->sb.cipher) {
+		if (!o->secret)
+			return EMDB_OK;
+		explain(o->detail, "%s is not encrypted, but a key or passphrase was given", path);
+		return EMDB_ERR_NOT_ENCRYPTED;
+	}
+	if (!o->secret) {
+		explain(o->detail, "%s is encrypted: a passphrase or key is required", path);
+		return EMDB_ERR_KEY_REQUIRED;
+	}
+	err = keyslot_vault(&db->sb, o->secret, &db->vault);
+	if (err == EMDB_ERR_WRONG_KEY)
+		explain(o->detail, "%s: wrong passphrase or key", path);
+	else if (err == EMDB_ERR_CORRUPT)
+		explain(o->detail, "%s/%s was changed by somebody without its keys", path,
+			SUPER_NAME);
+	else if (err == EMDB_ERR_UNSUPPORTED)
+		explain(o->detail, "%s needs %s, which this machine does not have", path,
+			emdb_cipher_name((enum emdb_cipher)db->sb.cipher));
+	return err;
+}
+
 /* The commit point of a creation: with the superblock there is a store. */
 static emdb_err write_super(emdb_db *db)
 {
@@ -323,7 +384,8 @@ static emdb_err root_init(emdb_db *db)
 {
 	emdb_err err;
 
-	hash_seed_init(&db->seed, db->sb.hash_seed);
+	hash_seed_init(&db->seed,
+		       db->vault ? vault_secrets_of(db->vault)->hash_seed : db->sb.hash_seed);
 	err = ns_new(db, EMDB_ROOT, &db->root);
 	if (err)
 		return err;
@@ -358,6 +420,7 @@ static void db_free(emdb_db *db)
 	}
 	ttl_heap_release(&db->ttl);
 	base_free((void *)(uintptr_t)db->zeros);
+	vault_unref(db->vault);
 	if (db->io) {
 		(void)io_close(db->io, db->lockfd);
 		(void)io_close(db->io, db->dirfd);
@@ -532,7 +595,7 @@ static void take_options(emdb_db *db, const struct emdb_options *o)
 static emdb_err check_options(const struct emdb_options *o)
 {
 	if (o->size != sizeof(*o) || o->default_ttl_ms < 0 || o->flush > EMDB_FLUSH_WRITE_THROUGH ||
-	    o->verify > EMDB_VERIFY_NEVER)
+	    o->verify > EMDB_VERIFY_NEVER || o->cipher > EMDB_CIPHER_CHACHA20_POLY1305)
 		return EMDB_ERR_INVAL;
 	if (o->flags & EMDB_OPEN_ORDERED)
 		return EMDB_ERR_UNSUPPORTED;
@@ -574,6 +637,12 @@ static emdb_err open_in(emdb_db *db, int at, const char *path, const struct emdb
 	}
 	if (!err && create)
 		err = create_super(db, o);
+	if (!err && create && o->secret)
+		err = create_keys(db, o);
+	else if (!err && !create)
+		err = open_keys(db, path, o);
+	if (!err && db->vault)
+		err = EMDB_ERR_UNSUPPORTED;
 	if (!err)
 		err = root_init(db);
 	if (!err)

@@ -109,7 +109,8 @@ typedef enum emdb_err {
 	EMDB_ERR_NOT_ORDERED = -34,    /* needs EMDB_OPEN_ORDERED */
 	EMDB_ERR_DAMAGED = -35,        /* the journal is damaged: read-only or repair */
 	EMDB_ERR_AGAIN = -36,          /* nothing there yet, or no room right now */
-	EMDB_ERR_COUNT_ = 37
+	EMDB_ERR_NOT_ENCRYPTED = -37,  /* a key was given, but the store is not encrypted */
+	EMDB_ERR_COUNT_ = 38
 } emdb_err;
 
 /* A sentence in English; never NULL, static storage.  Unknown: says so. */
@@ -129,6 +130,45 @@ struct emdb_detail {
 	uint64_t segment; /* journal segment, UINT64_MAX: none */
 	uint64_t offset;  /* byte offset in that file */
 };
+
+/* ---- Ciphers and secrets ------------------------------------------------ */
+
+/* What seals a store: its keys, values, names, attributes, times; see "Encryption" below. */
+enum emdb_cipher {
+	EMDB_CIPHER_DEFAULT = 0, /* of a new encrypted store: the best for this machine */
+	EMDB_CIPHER_AES_256_GCM = 1,
+	EMDB_CIPHER_CHACHA20_POLY1305 = 2, /* the IETF variant */
+};
+
+enum emdb_secret_kind {
+	EMDB_SECRET_PASSPHRASE = 1, /* 1 to EMDB_PASSPHRASE_MAX bytes, any */
+	EMDB_SECRET_KEY = 2,        /* EMDB_RAW_KEY_SIZE random bytes */
+	EMDB_SECRET_RECOVERY = 3,   /* text that emdb_recovery_key_new() made */
+};
+#define EMDB_PASSPHRASE_MAX 65536u
+#define EMDB_RAW_KEY_SIZE   32u
+#define EMDB_KEY_LABEL_MAX  31u
+
+/*
+ * What opens an encrypted store.  The library copies nothing of it beyond the call that
+ * takes it and wipes what it derives; the caller wipes data.  No call changes it.
+ */
+struct emdb_secret {
+	enum emdb_secret_kind kind;
+	const void *data;
+	size_t len;
+	/*
+	 * Only where it becomes the secret of a new key slot; else ignored.  label: a name for
+	 * people, UTF-8 up to EMDB_KEY_LABEL_MAX bytes without control characters, stored in clear; may
+	 * be NULL.  Cost of guessing a passphrase (Argon2id); 0: 65536 KiB (64 MiB), 3, 4; at most
+	 * EMDB_KDF_MEMORY_MAX_KIB, EMDB_KDF_PASSES_MAX, EMDB_KDF_LANES_MAX.
+	 */
+	const char *label;
+	uint32_t kdf_memory_kib, kdf_passes, kdf_lanes;
+};
+#define EMDB_KDF_MEMORY_MAX_KIB (1024u * 1024u)
+#define EMDB_KDF_PASSES_MAX     16u
+#define EMDB_KDF_LANES_MAX      16u
 
 /* ---- Opening --------------------------------------------------------- */
 
@@ -174,6 +214,13 @@ struct emdb_options {
 	int32_t compact_percent;
 	uint64_t compact_rate;      /* unasked compaction, bytes/s while others write; 0: 64 MiB */
 	struct emdb_detail *detail; /* out, when opening fails; may be NULL */
+	/*
+	 * The secret of an encrypted store; NULL: none.  Creating one with it makes the
+	 * store encrypted with `cipher`, and it the secret of key slot 0.  Read until
+	 * emdb_open() returns, not copied.  A snapshot opened through its store needs none.
+	 */
+	const struct emdb_secret *secret;
+	enum emdb_cipher cipher; /* at creation, with secret */
 	/* Called from any thread, must not call back into the library. */
 	void (*log)(void *ctx, enum emdb_log_level level, const char *message);
 	void *log_ctx;
@@ -190,8 +237,13 @@ struct emdb_options {
  * Opens the store in directory `path`.  Takes the store's lock (also
  * read-only: then shared).  Recovers after a crash; a damaged journal is
  * EMDB_ERR_DAMAGED with detail, and nothing on disk is changed.  opts may be
- * NULL.  Errors: NO_STORE, NOT_STORE, EXISTS, LOCKED, VERSION, DAMAGED, PERM,
- * NO_SPACE, IO, NOMEM, INVAL.
+ * NULL.  An encrypted store needs opts->secret; whether it is right is known before any
+ * data is read.  That takes a second with a passphrase.
+ * Errors: NO_STORE, NOT_STORE, EXISTS, LOCKED, VERSION, DAMAGED, PERM,
+ * NO_SPACE, IO, NOMEM (also: none for the cost of the passphrase), INVAL (also:
+ * an empty passphrase, a key of another length, a damaged recovery key), KEY_REQUIRED, WRONG_KEY,
+ * NOT_ENCRYPTED (a secret was given: somebody may have exchanged the store),
+ * CORRUPT (a superblock that was changed), UNSUPPORTED (AES on a machine without it).
  */
 EMDB_API EMDB_CHECKED emdb_err emdb_open(const char *path, const struct emdb_options *opts,
 					 emdb_db **ret_db);
@@ -473,6 +525,127 @@ EMDB_API EMDB_CHECKED emdb_err emdb_check(const char *path,
 							const struct emdb_detail *detail),
 					  void *ctx, struct emdb_check_report *ret_report);
 
+/* The same of an encrypted store; errors also as emdb_open(). */
+EMDB_API EMDB_CHECKED emdb_err emdb_check_secret(const char *path, const struct emdb_secret *secret,
+						 void (*found)(void *ctx,
+							       const struct emdb_detail *detail),
+						 void *ctx, struct emdb_check_report *ret_report);
+
+/* ---- Encryption ---------------------------------------------------------- */
+
+/*
+ * An encrypted store seals every record and checkpoint under a random data key.  In clear
+ * are how many frames there are, their lengths and kinds, when segments were made, and key slots' labels.
+ * Each key slot holds the data key, sealed with what is derived from one
+ * passphrase or key; any one of them opens the store.  Adding, removing and changing them takes the
+ * same time whatever the store's size, and leaves the data key as it is: who
+ * has an old copy of the superblock and the secret that was removed can read what that
+ * data key seals.  emdb_rotate() puts an end to that.
+ *
+ * These functions take the path of a store that nobody has open (else LOCKED; detail names the
+ * holder), unless their comment says otherwise.  A snapshot or backup has slots of its own;
+ * those of snapshots in the store follow it.  detail may be NULL.
+ */
+#define EMDB_KEY_SLOTS 8u
+
+struct emdb_key_slot {
+	enum emdb_secret_kind kind; /* 0: the slot is free */
+	char label[EMDB_KEY_LABEL_MAX + 1];
+	int64_t created_ms;                             /* Unix time */
+	uint32_t kdf_memory_kib, kdf_passes, kdf_lanes; /* of a passphrase */
+};
+struct emdb_encryption {
+	enum emdb_cipher cipher; /* EMDB_CIPHER_DEFAULT: the store is not encrypted */
+	uint32_t used;           /* slots that are not free */
+	struct emdb_key_slot slots[EMDB_KEY_SLOTS];
+	/* A conversion (encrypt, decrypt, rotate) was interrupted; the same call goes on with it. */
+	bool encrypting, decrypting, rotating;
+};
+
+/* "aes-256-gcm", "chacha20-poly1305"; "none" for EMDB_CIPHER_DEFAULT and unknown numbers. */
+EMDB_API const char *emdb_cipher_name(enum emdb_cipher cipher);
+/* The reverse, in small letters only ("none" is not one).  INVAL. */
+EMDB_API EMDB_CHECKED emdb_err emdb_cipher_parse(const char *name, enum emdb_cipher *ret_cipher);
+/* Can this machine do it?  EMDB_CIPHER_DEFAULT: always. */
+EMDB_API bool emdb_cipher_available(enum emdb_cipher cipher);
+
+/*
+ * Cipher and slots of the store at path; needs no secret, and the store may be in use.  Not
+ * verified: only a secret can tell whether somebody changed them.
+ * Errors: NO_STORE, NOT_STORE, VERSION, CORRUPT, IO, PERM, NOMEM.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_encryption_get(const char *path,
+						   struct emdb_encryption *ret_encryption);
+/*
+ * Does the secret open the store?  It may be in use.  ret_slot may be NULL.
+ * Errors: WRONG_KEY, NOT_ENCRYPTED, INVAL, CORRUPT (superblock changed) and those of emdb_encryption_get().
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_key_check(const char *path, const struct emdb_secret *secret,
+					      uint32_t *ret_slot);
+/*
+ * Lets new_secret open the store as well.  Durable on return, old or new at any moment.
+ * Errors: WRONG_KEY (secret), NO_SPACE (no free slot, or no room), EXISTS (new_secret opens it
+ * already), INVAL, NOT_ENCRYPTED, LOCKED, CORRUPT, READ_ONLY (a snapshot or a backup), IO, PERM, NOMEM.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_key_add(const char *path, const struct emdb_secret *secret,
+					    const struct emdb_secret *new_secret,
+					    uint32_t *ret_slot, struct emdb_detail *detail);
+/* Puts new_secret in the place of secret.  Errors as emdb_key_add(). */
+EMDB_API EMDB_CHECKED emdb_err emdb_key_change(const char *path, const struct emdb_secret *secret,
+					       const struct emdb_secret *new_secret,
+					       uint32_t *ret_slot, struct emdb_detail *detail);
+/*
+ * Frees a slot; secret opens the store by this or another one.
+ * Errors: NOT_FOUND (no such slot, or free), BUSY (it is the last one) and those of emdb_key_add().
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_key_remove(const char *path, const struct emdb_secret *secret,
+					       uint32_t slot, struct emdb_detail *detail);
+
+/*
+ * A new random recovery key, as text for paper: 14 groups of 4 letters and digits (base32 without
+ * the ones that look alike) with a checksum, and a NUL.  It opens nothing until emdb_key_add() has it as
+ * a secret of kind EMDB_SECRET_RECOVERY.  Reading it back, case, spaces and hyphens do not
+ * matter; a typing error is INVAL, not WRONG_KEY.  Errors: IO (no randomness).
+ */
+#define EMDB_RECOVERY_TEXT_SIZE 72u
+EMDB_API EMDB_CHECKED emdb_err emdb_recovery_key_new(char ret_text[EMDB_RECOVERY_TEXT_SIZE]);
+
+/* Bytes done and in all; returns false to stop: CANCELLED.  Called from the caller's thread. */
+typedef bool (*emdb_progress_fn)(void *ctx, uint64_t done, uint64_t total);
+
+/* Every field's zero is its default; size is sizeof(struct emdb_convert_options). */
+struct emdb_convert_options {
+	size_t size;
+	enum emdb_cipher cipher; /* emdb_encrypt: DEFAULT the best; emdb_rotate: DEFAULT the same */
+	emdb_progress_fn progress; /* may be NULL */
+	void *progress_ctx;
+	struct emdb_detail *detail; /* out, when it fails; may be NULL */
+};
+/*
+ * Three ways to write a store again: encrypted, decrypted, under a new data key.  Ids, times,
+ * deadlines, attributes, links, LSNs and snapshots stay what they are (snapshots are converted with
+ * the store; backups elsewhere are not).  Needs room for a second copy until it is through.  What a
+ * crash, a kill or CANCELLED leaves is the old store, whole, or the new one, whole; the same
+ * call then goes on where it stopped, and a call of another kind begins anew.  On success none of the old files
+ * is left.  (Their blocks may still be read from the raw device until it writes over or trims them.)
+ * Errors, the store being as it was: LOCKED, CANCELLED, NO_SPACE, CORRUPT or DAMAGED (what is
+ * not whole cannot be converted), KEY_REQUIRED, WRONG_KEY, INVAL, READ_ONLY (path is a snapshot or a
+ * backup), UNSUPPORTED (not offered yet, or the cipher is not on this machine), IO, PERM, NOMEM.
+ */
+/* secret becomes that of slot 0.  EXISTS: the store is encrypted already. */
+EMDB_API EMDB_CHECKED emdb_err emdb_encrypt(const char *path, const struct emdb_secret *secret,
+					    const struct emdb_convert_options *opts);
+/* NOT_ENCRYPTED: it is not. */
+EMDB_API EMDB_CHECKED emdb_err emdb_decrypt(const char *path, const struct emdb_secret *secret,
+					    const struct emdb_convert_options *opts);
+/*
+ * The new data key goes into the slots of the n secrets (n > 0), all of which must open the store; the other
+ * slots are gone afterwards, for only their secrets could be used to seal it for them.
+ * Cost and label of a slot stay unless its secret here says otherwise.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_rotate(const char *path, const struct emdb_secret *secrets,
+					   size_t n, const struct emdb_convert_options *opts);
+
 /* ---- Snapshots --------------------------------------------------------- */
 
 /*
@@ -531,9 +704,6 @@ EMDB_API EMDB_CHECKED emdb_err emdb_snapshot_open(emdb_db *db, const char *name,
 						  emdb_db **ret_snapshot);
 
 /* ---- Backup, restore, rollback ------------------------------------------ */
-
-/* Bytes done and in all; returns false to stop: CANCELLED.  Called from the caller's thread. */
-typedef bool (*emdb_progress_fn)(void *ctx, uint64_t done, uint64_t total);
 
 /* emdb_backup_options.flags */
 #define EMDB_BACKUP_COPY 0x1u /* share nothing with the source: neither reflinks nor links */

@@ -54,6 +54,7 @@ static const struct err_row rows[] = {
 	ROW(ERR_NOT_ORDERED, EOPNOTSUPP, "the store was opened without the ordered index"),
 	ROW(ERR_DAMAGED, EIO, "the journal is damaged"),
 	ROW(ERR_AGAIN, EAGAIN, "nothing is there yet, or there is no room right now"),
+	ROW(ERR_NOT_ENCRYPTED, EINVAL, "the store is not encrypted, but a key was given"),
 };
 static_assert(ARRAY_SIZE(rows) == EMDB_ERR_COUNT_, "every error code needs its row");
 

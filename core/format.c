@@ -393,6 +393,82 @@ bool fmt_xattr_next(struct cur *c, const char **name, size_t *name_len, const ui
 
 /* ---- Superblock -------------------------------------------------------- */
 
+#define SUPER_MAC   128u
+#define SUPER_SLOTS 1024u
+#define SUPER_REST  (SUPER_SLOTS + EMDB_KEY_SLOTS * FMT_SLOT_SIZE)
+
+void fmt_slot_head(const struct fmt_key_slot *s, uint8_t buf[FMT_SLOT_HEAD])
+{
+	memset(buf, 0, FMT_SLOT_HEAD);
+	put_u32(buf, s->kind);
+	put_u32(buf + 4, s->memory_kib);
+	put_u32(buf + 8, s->passes);
+	put_u32(buf + 12, s->lanes);
+	put_u64(buf + 16, (uint64_t)s->created_ms);
+	memcpy(buf + 32, s->salt, 32);
+	memcpy(buf + 64, s->label, 32);
+}
+
+static void slot_encode(const struct fmt_key_slot *s, uint8_t buf[FMT_SLOT_SIZE])
+{
+	fmt_slot_head(s, buf);
+	memcpy(buf + 96, s->nonce, sizeof(s->nonce));
+	memcpy(buf + 120, s->sealed, sizeof(s->sealed));
+}
+
+/* Cost that can be paid: hostile slots must not take all memory or for ever. */
+static bool slot_cost_ok(const struct fmt_key_slot *s)
+{
+	if (s->kind != EMDB_SECRET_PASSPHRASE)
+		return s->memory_kib == 0 && s->passes == 0 && s->lanes == 0;
+	return s->lanes >= 1 && s->lanes <= EMDB_KDF_LANES_MAX && s->passes >= 1 &&
+	       s->passes <= EMDB_KDF_PASSES_MAX && s->memory_kib >= 8 * s->lanes &&
+	       s->memory_kib <= EMDB_KDF_MEMORY_MAX_KIB;
+}
+
+static bool slot_decode(const uint8_t *p, struct fmt_key_slot *s)
+{
+	size_t n;
+
+	memset(s, 0, sizeof(*s));
+	s->kind = get_u32(p);
+	if (s->kind == 0)
+		return all_zero(p, FMT_SLOT_SIZE);
+	s->memory_kib = get_u32(p + 4);
+	s->passes = get_u32(p + 8);
+	s->lanes = get_u32(p + 12);
+	s->created_ms = (int64_t)get_u64(p + 16);
+	memcpy(s->salt, p + 32, sizeof(s->salt));
+	memcpy(s->label, p + 64, sizeof(s->label));
+	memcpy(s->nonce, p + 96, sizeof(s->nonce));
+	memcpy(s->sealed, p + 120, sizeof(s->sealed));
+	for (n = 0; n < sizeof(s->label) && s->label[n]; n++)
+		if ((uint8_t)s->label[n] < 0x20 || s->label[n] == 0x7f)
+			return false;
+	return s->kind <= EMDB_SECRET_RECOVERY && slot_cost_ok(s) && n < sizeof(s->label) &&
+	       all_zero((const uint8_t *)s->label + n, sizeof(s->label) - n) &&
+	       all_zero(p + 24, 8) && all_zero(p + 200, FMT_SLOT_SIZE - 200);
+}
+
+/* An encrypted store has a slot in use, and its hash seed nowhere else; another has nothing. */
+static bool super_keys_ok(const uint8_t *p, struct superblock *sb)
+{
+	bool any = false;
+
+	for (uint32_t i = 0; i < EMDB_KEY_SLOTS; i++) {
+		if (!slot_decode(p + SUPER_SLOTS + i * FMT_SLOT_SIZE, &sb->slots[i]))
+			return false;
+		any = any || sb->slots[i].kind;
+	}
+	memcpy(sb->mac, p + SUPER_MAC, sizeof(sb->mac));
+	if (sb->cipher > EMDB_CIPHER_CHACHA20_POLY1305 ||
+	    (sb->cipher != 0) != ((sb->incompat & FMT_INCOMPAT_ENCRYPTED) != 0))
+		return false;
+	if (sb->cipher)
+		return any && all_zero(sb->hash_seed, sizeof(sb->hash_seed));
+	return !any && all_zero(sb->mac, sizeof(sb->mac));
+}
+
 void fmt_super_encode(const struct superblock *sb, uint8_t buf[FMT_SUPER_SIZE])
 {
 	memset(buf, 0, FMT_SUPER_SIZE);
@@ -409,6 +485,9 @@ void fmt_super_encode(const struct superblock *sb, uint8_t buf[FMT_SUPER_SIZE])
 	put_u32(buf + 96, sb->gid);
 	put_u64(buf + 104, (uint64_t)sb->frozen_ms);
 	put_u64(buf + 112, sb->snap_number);
+	memcpy(buf + SUPER_MAC, sb->mac, sizeof(sb->mac));
+	for (uint32_t i = 0; i < EMDB_KEY_SLOTS; i++)
+		slot_encode(&sb->slots[i], buf + SUPER_SLOTS + i * FMT_SLOT_SIZE);
 	put_u32(buf + 4092, crc32c(0, buf, 4092));
 }
 
@@ -440,9 +519,10 @@ emdb_err fmt_super_decode(const uint8_t *p, size_t n, struct superblock *ret)
 	if (sb.incompat & ~FMT_INCOMPAT_KNOWN)
 		return EMDB_ERR_VERSION;
 	if (sb.version != FMT_VERSION || sb.segment_shift < FMT_SEG_SHIFT_MIN ||
-	    sb.segment_shift > FMT_SEG_SHIFT_MAX || sb.cipher != 0 || sb.frozen_ms < 0 ||
-	    (sb.snap_number && !sb.frozen_ms) || get_u32(p + 100) != 0 ||
-	    !all_zero(p + 120, 4092 - 120))
+	    sb.segment_shift > FMT_SEG_SHIFT_MAX || sb.frozen_ms < 0 ||
+	    (sb.snap_number && !sb.frozen_ms) || get_u32(p + 100) != 0 || !all_zero(p + 120, 8) ||
+	    !all_zero(p + 160, SUPER_SLOTS - 160) || !all_zero(p + SUPER_REST, 4092 - SUPER_REST) ||
+	    !super_keys_ok(p, &sb))
 		return EMDB_ERR_CORRUPT;
 	*ret = sb;
 	return EMDB_OK;

@@ -17,17 +17,31 @@
  *    12    4  segment_shift, 20..30: segments have 1 << shift bytes
  *    16    8  compatible feature bits: unknown ones are ignored
  *    24    8  incompatible feature bits: unknown ones refuse to open.  Bit 0: the CRCs of
- *            frames are seeded
+ *            frames are seeded; bit 1: the store is encrypted
  *    32   16  uuid
- *    48    4  cipher, 0: none
+ *    48    4  cipher, 0: none, 1: AES-256-GCM, 2: ChaCha20-Poly1305; see crypto.h
  *    52    4  uid of the creator: owner of entries without META
  *    56    8  created, ns since 1970
- *    64   32  hash seed
+ *    64   32  hash seed; of an encrypted store zeros: it is in the key slots
  *    96    4  gid of the creator
  *   100    4  reserved
  *   104    8  frozen, ms since 1970: the clock of a snapshot; 0: not one
  *   112    8  number of the snapshot; 0 when frozen is 0
- *   120 3972  reserved (key slots)
+ *   120    8  reserved
+ *   128   32  of an encrypted store: MAC of the superblock, see keyslot.h
+ *   160  864  reserved
+ *  1024 2048  8 key slots of 256 bytes, all zero when free or not encrypted:
+ *              0   4  1: passphrase, 2: raw key, 3: recovery key
+ *              4   4  Argon2id: memory in KiB; 0 unless a passphrase
+ *              8   4  Argon2id: passes; 12: 4, lanes
+ *             16   8  created, ms since 1970
+ *             24   8  reserved
+ *             32  32  salt
+ *             64  32  label, padded with zeros, at least one
+ *             96  24  nonce
+ *            120  80  data key, hash seed (sealed), tag
+ *            200  56  reserved
+ *  3072 1020  reserved
  *  4092    4  CRC of bytes 0..4091
  *
  * STORE/journal/%016x.seg, the name is the segment id.  Bytes 0..255:
@@ -192,8 +206,9 @@
 #define FMT_EXTENT_BYTES_MAX 40u
 
 /* Incompatible features. */
-#define FMT_INCOMPAT_SEEDED UINT64_C(1) /* CRCs of frames begin with the salt */
-#define FMT_INCOMPAT_KNOWN  FMT_INCOMPAT_SEEDED
+#define FMT_INCOMPAT_SEEDED    UINT64_C(1) /* CRCs of frames begin with the salt */
+#define FMT_INCOMPAT_ENCRYPTED UINT64_C(2) /* cipher is not 0 */
+#define FMT_INCOMPAT_KNOWN     (FMT_INCOMPAT_SEEDED | FMT_INCOMPAT_ENCRYPTED)
 
 enum rec_kind {
 	REC_PUT = 1,
@@ -355,12 +370,29 @@ bool fmt_extent_next(struct cur *c, uint64_t *prev_end, struct rec_extent *ret);
 bool fmt_xattr_next(struct cur *c, const char **name, size_t *name_len, const uint8_t **value,
 		    size_t *value_len);
 
+#define FMT_SLOT_SIZE   256u
+#define FMT_SLOT_HEAD   96u /* what comes before the nonce */
+#define FMT_SLOT_SECRET 64u
+#define FMT_SLOT_SEALED (FMT_SLOT_SECRET + 16u)
+struct fmt_key_slot {
+	uint32_t kind; /* enum emdb_secret_kind; 0: free, and then all is 0 */
+	uint32_t memory_kib, passes, lanes;
+	int64_t created_ms;
+	uint8_t salt[32];
+	char label[EMDB_KEY_LABEL_MAX + 1];
+	uint8_t nonce[24], sealed[FMT_SLOT_SEALED];
+};
+/* The first FMT_SLOT_HEAD bytes of it. */
+void fmt_slot_head(const struct fmt_key_slot *s, uint8_t buf[FMT_SLOT_HEAD]);
+
 struct superblock {
 	uint32_t version, segment_shift, cipher, uid, gid;
 	uint64_t compat, incompat;
 	uint8_t uuid[16], hash_seed[32];
 	int64_t created_ns, frozen_ms;
 	uint64_t snap_number; /* of what is frozen */
+	uint8_t mac[32];
+	struct fmt_key_slot slots[EMDB_KEY_SLOTS];
 };
 void fmt_super_encode(const struct superblock *sb, uint8_t buf[FMT_SUPER_SIZE]);
 /* OK; NOT_STORE: no superblock; VERSION: too new; CORRUPT: CRC or fields are off. */

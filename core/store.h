@@ -33,6 +33,7 @@
 #include <sys/stat.h>
 
 #include "core/codec.h"
+#include "core/crypto.h"
 #include "core/emdb.h"
 #include "core/epoch.h"
 #include "core/extent.h"
@@ -148,6 +149,7 @@ struct emdb_db {
 	struct emdb_io *io;
 	int dirfd, lockfd;     /* -1 in memory */
 	struct superblock sb;  /* immutable after open */
+	struct vault *vault;   /* keys; NULL: not encrypted; immutable after open */
 	struct hash_seed seed; /* immutable after open */
 	struct epoch epoch;
 	struct journal *j;

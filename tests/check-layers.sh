@@ -17,7 +17,7 @@ sync guard
 io
 codec
 format extent
-crypto
+crypto keyslot
 epoch
 manifest
 segment journal
@@ -28,7 +28,7 @@ store entry object objtab kv node file rename xattr expire namespace iter stream
 txn
 recovery checkpoint
 compact
-storedir snapshot backup rollback
+storedir snapshot backup rollback keys convert
 async
 db check
 '

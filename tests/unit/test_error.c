@@ -17,6 +17,7 @@ TEST(test_error__codes_are_fixed)
 	CHECK_EQ(EMDB_ERR_TXN_TOO_BIG, -29);
 	CHECK_EQ(EMDB_ERR_DAMAGED, -35);
 	CHECK_EQ(EMDB_ERR_AGAIN, -36);
+	CHECK_EQ(EMDB_ERR_NOT_ENCRYPTED, -37);
 }
 
 TEST(test_error__every_code_has_name_text_and_errno)
