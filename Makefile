@@ -170,7 +170,7 @@ HAVE_CLANG := $(if $(shell command -v clang),y)
 check: deps-test
 	$(SUB) check-all
 check-all:
-	$(SUB) DEV=1 all check-unit check-crash bench-build
+	$(SUB) DEV=1 all check-unit check-crash check-examples bench-build
 ifneq ($(HAVE_CLANG),)
 	$(SUB) DEV=1 BUILD=$(BUILD)/clang CC=clang all unit-build bench-build
 endif
@@ -187,6 +187,10 @@ check-unit: $(UNIT)
 	$(Q)$(RUN) $(or $(LABEL),unit) $(UNIT)
 check-crash: $(CRASH) $(PROGS)
 	$(Q)$(if $(CRASH),$(RUN) crash $(CRASH))
+# As a user would: against what `make install` installs.
+check-examples: all
+	$(Q)rm -rf $(O)/stage && $(MAKE) -s --no-print-directory install DESTDIR=$(abspath $(O))/stage && \
+		tests/examples/run.sh $(abspath $(O))/stage $(CC) $(if $(HAVE_CLANG),clang++,c++)
 check-asan:
 	$(SUB) VARIANT=asan LABEL=unit-asan check-unit
 check-tsan:
@@ -269,6 +273,7 @@ uninstall:
 clean:
 	$(Q)rm -rf $(BUILD)
 
-.PHONY: all deps deps-test libfuse check check-all unit-build bench-build check-unit check-crash check-asan check-tsan \
+.PHONY: all deps deps-test libfuse check check-all unit-build bench-build check-unit check-crash check-examples \
+	check-asan check-tsan \
 	check-integration check-long fuzz fuzz-build fuzz-smoke check-symbols check-layers format-check \
 	format bench bench-engine mount umount install uninstall clean FORCE
