@@ -7,18 +7,15 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/utsname.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "fuse/log.h"
 #include "fuse/ops.h"
+#include "fuse/session.h"
 
 /* What the kernel is told a good transfer size is: stdio buffers have this size. */
-#define FS_BLKSIZE 65536
-/* Requests that the kernel keeps in flight without anybody waiting for them. */
-#define FS_BACKGROUND_MAX 64
-#define FS_CAPABILITY     "security.capability"
+#define FS_BLKSIZE    65536
+#define FS_CAPABILITY "security.capability"
 
 /* ---- Lifecycle ---- */
 
@@ -89,67 +86,6 @@ void fs_status(struct fs *fs, char *buf, size_t n)
 		atomic_load_explicit(&fs->over_uring, memory_order_relaxed) ? ", over io_uring"
 									    : "",
 		counters_total(&fs->counters), counts);
-}
-
-/* ---- INIT ---- */
-
-bool fs_wants_permissions(const struct options *opt)
-{
-	return opt->default_permissions || geteuid() != 0;
-}
-
-/*
- * A descriptor that only writes can bypass the page cache from its creation
- * on; this spares a request for file capabilities per created file.  Before
- * 6.16 the kernel did not drop the pages that a reader had cached meanwhile,
- * and "tail -f" would have read stale bytes.
- */
-static bool kernel_keeps_direct_coherent(void)
-{
-	struct utsname u;
-	unsigned int major, minor;
-
-	return uname(&u) == 0 && sscanf(u.release, "%u.%u", &major, &minor) == 2 &&
-	       (major > 6 || (major == 6 && minor >= 16));
-}
-
-/*
- * We are the only writer, so the kernel may cache all it wants, and nothing
- * need be compared on open.  ATOMIC_O_TRUNC must be off: with OPEN answered by
- * ENOSYS the truncation would be lost.
- */
-static void op_init(void *userdata, struct fuse_conn_info *conn)
-{
-	struct fs *fs = userdata;
-
-	compat_refuse(conn, FUSE_CAP_ATOMIC_O_TRUNC);
-	compat_refuse(conn, FUSE_CAP_AUTO_INVAL_DATA);
-	compat_refuse(conn, FUSE_CAP_READDIRPLUS_AUTO);
-	compat_refuse(conn, FUSE_CAP_SPLICE_READ);
-	compat_refuse(conn, FUSE_CAP_SPLICE_WRITE);
-	compat_refuse(conn, FUSE_CAP_SPLICE_MOVE);
-	compat_refuse(conn, FUSE_CAP_HANDLE_KILLPRIV);
-	(void)compat_want(conn, FUSE_CAP_EXPLICIT_INVAL_DATA);
-	(void)compat_want(conn, FUSE_CAP_READDIRPLUS);
-	(void)compat_want(conn, FUSE_CAP_CACHE_SYMLINKS);
-	(void)compat_want(conn, FUSE_CAP_PARALLEL_DIROPS);
-	(void)compat_want(conn, FUSE_CAP_ASYNC_READ);
-	/* Whether the umask counts depends on the directory's default access list. */
-	(void)compat_want(conn, FUSE_CAP_DONT_MASK);
-	fs->kernel_acl = fs_wants_permissions(&fs->opt) && !fs->opt.noacl && !fs->opt.noxattr &&
-			 compat_want(conn, FUSE_CAP_POSIX_ACL);
-#ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
-	if (!fs->opt.noxattr)
-		(void)compat_want(conn, FUSE_CAP_HANDLE_KILLPRIV_V2);
-#endif
-	if (fs->opt.writeback && !compat_want(conn, FUSE_CAP_WRITEBACK_CACHE))
-		log_warn("this kernel has no writeback cache");
-	conn->max_write = FS_WRITE_MAX;
-	conn->max_background = FS_BACKGROUND_MAX;
-	conn->congestion_threshold = FS_BACKGROUND_MAX * 3 / 4;
-	conn->time_gran = 1;
-	fs->direct_create =
-		!fs->opt.noxattr && !fs->opt.writeback && kernel_keeps_direct_coherent();
 }
 
 /* ---- Answers ---- */
@@ -428,7 +364,7 @@ TIMED(removexattr, (fuse_req_t req, fuse_ino_t ino, const char *name), (req, ino
 void fs_ops(const struct fs *fs, struct fuse_lowlevel_ops *ret)
 {
 	*ret = (struct fuse_lowlevel_ops){
-		.init = op_init,
+		.init = session_init_conn,
 		.lookup = timed_lookup,
 		.forget = timed_forget,
 		.forget_multi = op_forget_multi,

@@ -60,12 +60,6 @@ struct fs {
 	unsigned int jobs; /* guarded by jobs_lock; requests answered by other threads */
 };
 
-/*
- * Whether the kernel is to check permission bits.  Nobody but root, whom no bits stop, enters a
- * mount that root made for itself: there the kernel need not ask for the modes of
- * directories again and again.
- */
-bool fs_wants_permissions(const struct options *opt);
 void fs_init(struct fs *fs, const struct options *opt);
 void fs_release(struct fs *fs);
 /* The table for fuse_session_new(). */

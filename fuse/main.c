@@ -215,10 +215,12 @@ static int serve(struct mount *m)
 
 static int mount_store(struct mount *m)
 {
+	struct fuse_lowlevel_ops ops;
 	bool ok;
 
 	signals_enter(&m->signals, SIGNALS_MOUNTING);
-	ok = session_open(&m->session, &m->fs, m->paths->store, m->paths->mountpoint);
+	fs_ops(&m->fs, &ops);
+	ok = session_open(&m->session, &m->fs, &ops, m->paths->store, m->paths->mountpoint);
 	if (ok) {
 		/* Who only reads shares the store: others can open it themselves. */
 		if (!m->options->read_only)

@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/utsname.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -19,8 +20,71 @@
 
 /* How long users of the mount have to let go of it after session_end(), ms. */
 #define GRACE_MS 1000
+/* Requests that the kernel keeps in flight without anybody waiting for them. */
+#define FS_BACKGROUND_MAX 64
 /* Makes a thread in libfuse's loop look at the session's exit flag; its handler does nothing. */
 #define WAKE_SIGNAL SIGUSR2
+
+/* ---- What is agreed with the kernel ---- */
+
+bool session_wants_permissions(const struct options *opt)
+{
+	return opt->default_permissions || geteuid() != 0;
+}
+
+/*
+ * A descriptor that only writes can bypass the page cache from its creation
+ * on; this spares a request for file capabilities per created file.  Before
+ * 6.16 the kernel did not drop the pages that a reader had cached meanwhile,
+ * and "tail -f" would have read stale bytes.
+ */
+static bool kernel_keeps_direct_coherent(void)
+{
+	struct utsname u;
+	unsigned int major, minor;
+
+	return uname(&u) == 0 && sscanf(u.release, "%u.%u", &major, &minor) == 2 &&
+	       (major > 6 || (major == 6 && minor >= 16));
+}
+
+/*
+ * We are the only writer, so the kernel may cache all it wants, and nothing
+ * need be compared on open.  ATOMIC_O_TRUNC must be off: with OPEN answered by
+ * ENOSYS the truncation would be lost.
+ */
+void session_init_conn(void *userdata, struct fuse_conn_info *conn)
+{
+	struct fs *fs = userdata;
+
+	compat_refuse(conn, FUSE_CAP_ATOMIC_O_TRUNC);
+	compat_refuse(conn, FUSE_CAP_AUTO_INVAL_DATA);
+	compat_refuse(conn, FUSE_CAP_READDIRPLUS_AUTO);
+	compat_refuse(conn, FUSE_CAP_SPLICE_READ);
+	compat_refuse(conn, FUSE_CAP_SPLICE_WRITE);
+	compat_refuse(conn, FUSE_CAP_SPLICE_MOVE);
+	compat_refuse(conn, FUSE_CAP_HANDLE_KILLPRIV);
+	(void)compat_want(conn, FUSE_CAP_EXPLICIT_INVAL_DATA);
+	(void)compat_want(conn, FUSE_CAP_READDIRPLUS);
+	(void)compat_want(conn, FUSE_CAP_CACHE_SYMLINKS);
+	(void)compat_want(conn, FUSE_CAP_PARALLEL_DIROPS);
+	(void)compat_want(conn, FUSE_CAP_ASYNC_READ);
+	/* Whether the umask counts depends on the directory's default access list. */
+	(void)compat_want(conn, FUSE_CAP_DONT_MASK);
+	fs->kernel_acl = session_wants_permissions(&fs->opt) && !fs->opt.noacl &&
+			 !fs->opt.noxattr && compat_want(conn, FUSE_CAP_POSIX_ACL);
+#ifdef FUSE_CAP_HANDLE_KILLPRIV_V2
+	if (!fs->opt.noxattr)
+		(void)compat_want(conn, FUSE_CAP_HANDLE_KILLPRIV_V2);
+#endif
+	if (fs->opt.writeback && !compat_want(conn, FUSE_CAP_WRITEBACK_CACHE))
+		log_warn("this kernel has no writeback cache");
+	conn->max_write = FS_WRITE_MAX;
+	conn->max_background = FS_BACKGROUND_MAX;
+	conn->congestion_threshold = FS_BACKGROUND_MAX * 3 / 4;
+	conn->time_gran = 1;
+	fs->direct_create =
+		!fs->opt.noxattr && !fs->opt.writeback && kernel_keeps_direct_coherent();
+}
 
 /* ---- Our own read and write on the device ---- */
 
@@ -146,7 +210,7 @@ static int mount_options(const struct options *o, const char *source, char **ret
 		err |= fuse_opt_add_opt(ret, "allow_other");
 	if (o->allow_root)
 		err |= fuse_opt_add_opt(ret, "allow_root");
-	if (fs_wants_permissions(o))
+	if (session_wants_permissions(o))
 		err |= fuse_opt_add_opt(ret, "default_permissions");
 	if (o->debug)
 		err |= fuse_opt_add_opt(ret, "debug");
@@ -161,23 +225,23 @@ static int mount_options(const struct options *o, const char *source, char **ret
 	return err;
 }
 
-static struct fuse_session *new_session(struct fs *fs, const char *source)
+static struct fuse_session *new_session(struct fs *fs, const struct fuse_lowlevel_ops *ops,
+					const char *source)
 {
 	struct fuse_args args = FUSE_ARGS_INIT(0, NULL);
 	struct fuse_session *se = NULL;
-	struct fuse_lowlevel_ops ops;
 	char *opts = NULL;
 
-	fs_ops(fs, &ops);
 	if (mount_options(&fs->opt, source, &opts) == 0 && fuse_opt_add_arg(&args, "emdbfs") == 0 &&
 	    fuse_opt_add_arg(&args, "-o") == 0 && fuse_opt_add_arg(&args, opts) == 0)
-		se = fuse_session_new(&args, &ops, sizeof(ops), fs);
+		se = fuse_session_new(&args, ops, sizeof(*ops), fs);
 	free(opts);
 	fuse_opt_free_args(&args);
 	return se;
 }
 
-bool session_open(struct session *s, struct fs *fs, const char *source, const char *mountpoint)
+bool session_open(struct session *s, struct fs *fs, const struct fuse_lowlevel_ops *ops,
+		  const char *source, const char *mountpoint)
 {
 	memset(s, 0, sizeof(*s));
 	s->fs = fs;
@@ -185,7 +249,7 @@ bool session_open(struct session *s, struct fs *fs, const char *source, const ch
 	s->mount.id = -1;
 	(void)pthread_mutex_init(&s->lock, NULL);
 	(void)pthread_cond_init(&s->loop_changed, NULL);
-	s->se = new_session(fs, source);
+	s->se = new_session(fs, ops, source);
 	if (s->se == NULL) {
 		log_error("cannot set up the file system");
 		return false;

@@ -32,7 +32,16 @@ struct session {
  * Mounts; fs->db is open.  source is what df shows, an absolute path.  False:
  * the reason was logged, and session_close() is still to be called.
  */
-bool session_open(struct session *s, struct fs *fs, const char *source, const char *mountpoint);
+bool session_open(struct session *s, struct fs *fs, const struct fuse_lowlevel_ops *ops,
+		  const char *source, const char *mountpoint);
+/*
+ * Whether the kernel is to check permission bits.  Nobody but root, whom no bits stop, enters a
+ * mount that root made for itself: there the kernel need not ask for the modes of
+ * directories again and again.
+ */
+bool session_wants_permissions(const struct options *opt);
+/* The handler of INIT: asks the kernel for what makes us fast. */
+void session_init_conn(void *userdata, struct fuse_conn_info *conn);
 /* Serves until unmounted or session_end(); false: it failed, and was logged. */
 bool session_loop(struct session *s);
 /*
