@@ -95,6 +95,8 @@ EXTRA_fuzz_acl := fuse/acl.c
 EXTRA_fuzz_tar := tools/tar_import.c
 EXTRA_test_control := tools/ctl_proto.c
 EXTRA_fuzz_control := tools/ctl_proto.c
+EXTRA_nullfs := $(patsubst %,fuse/%.c,session options uring mounts notify log)
+LIBS_nullfs := $(FUSE_LIBS)
 extra	= $(call objs,$(EXTRA_$(notdir $(1))))
 
 all: $(LIBS) $(PROGS)
@@ -113,7 +115,7 @@ quote	= '$(subst ','\'',$(1))'
 FORCE:
 
 $(O)/core/%.o $(O)/fuse/%.o $(O)/tools/%.o: ALL_CFLAGS += -include core/banned.h
-$(O)/fuse/%.o: ALL_CFLAGS += $(FUSE_CFLAGS)
+$(O)/fuse/%.o $(O)/tools/bench/nullfs.o: ALL_CFLAGS += $(FUSE_CFLAGS)
 $(O)/%.o: %.c $(O)/.flags
 	$(call say,CC)
 	@mkdir -p $(@D)
@@ -141,9 +143,9 @@ $(UNIT) $(CRASH): %: %.o $$(call extra,$$*) $(BIN)/libemdb.a
 $(FUZZERS): %: %.o $$(call extra,$$*) $(BIN)/libemdb.a
 	$(call say,LD)
 	$(call link,-fsanitize=fuzzer $(if $(filter %/fuzz_tar,$@),$(TOOL_LIBS)))
-$(BIN)/bench/%: $(O)/tools/bench/%.o $(BIN)/libemdb.a
+$(BIN)/bench/%: $(O)/tools/bench/%.o $$(call extra,$$*) $(BIN)/libemdb.a
 	$(call say,LD)
-	$(call link,$(BENCH_LIBS))
+	$(call link,$(BENCH_LIBS) $(LIBS_$*))
 
 -include $(shell find $(O) -name '*.d' 2>/dev/null)
 
