@@ -1028,6 +1028,14 @@ emdb_err journal_frame_of_pinned(struct journal *j, uint64_t ref, struct frame *
 	return err;
 }
 
+void journal_prefetch_pinned(struct journal *j, uint64_t ref)
+{
+	struct segment *const s = table_find(j, ref >> j->env.shift);
+
+	if (s)
+		segment_prefetch(s, ref_lsn(ref) & j->mask);
+}
+
 uint32_t journal_size_pinned(struct journal *j, uint64_t ref)
 {
 	const struct segment *const s = table_find(j, ref >> j->env.shift);

@@ -151,6 +151,9 @@ EMDB_CHECKED emdb_err journal_rec_pinned(struct journal *j, uint64_t ref, struct
 EMDB_CHECKED emdb_err journal_frame_of_pinned(struct journal *j, uint64_t ref,
 					      struct frame *ret_frame, struct segment **ret_seg);
 
+/* The record is going to be read: lets its first cache lines come meanwhile. */
+void journal_prefetch_pinned(struct journal *j, uint64_t ref);
+
 /* Bytes that the record takes, its header or prefix included; unverified; 0: it cannot be read. */
 uint32_t journal_size_pinned(struct journal *j, uint64_t ref);
 

@@ -633,6 +633,9 @@ static uint64_t pos_after(const struct hidx_slot *s)
 	return (s->hash >> 1) + min_u64((uint64_t)s->tie + 1, 4);
 }
 
+/* Entries lie all over the journal: their records are fetched this many ahead. */
+#define READDIR_AHEAD 8u
+
 struct readdir {
 	emdb_db *db;
 	const struct ns *ns;
@@ -717,8 +720,12 @@ emdb_err emdb_node_readdir(emdb_db *db, uint64_t id, uint64_t pos, unsigned int 
 		return EMDB_ERR_NOT_NS;
 	}
 	while (more && (n = hidx_walk_pinned(&rd.ns->idx, hash, tie, slots, STORE_WALK)) != 0) {
-		for (size_t i = 0; more && i < n; i++)
+		for (size_t i = 0; more && i < n; i++) {
+			if (i + READDIR_AHEAD < n)
+				journal_prefetch_pinned(db->j,
+							slot_ref(slots[i + READDIR_AHEAD].value));
 			more = readdir_slot(&rd, &slots[i], &err);
+		}
 		hash = slots[n - 1].hash;
 		tie = slots[n - 1].tie + 1;
 	}

@@ -8,6 +8,9 @@
 #include "core/guard.h"
 #include "core/manifest.h"
 
+/* What a small record takes without its value. */
+#define PREFETCH_BYTES 192u
+
 /* A scan checks at most this many times the segment's size, whatever hostile headers promise. */
 #define SCAN_WORK_MAX 16u
 /* How far a scan jumps over bytes that the disk does not deliver. */
@@ -443,6 +446,16 @@ static bool batch_rec_at(struct segment *s, uint64_t off, uint64_t end, enum emd
 static inline bool off_ok(uint64_t off, uint64_t end)
 {
 	return off >= FMT_SEG_HEADER && off < end;
+}
+
+void segment_prefetch(const struct segment *s, uint64_t off)
+{
+	const uint8_t *const p = s->map + off;
+
+	if (off + PREFETCH_BYTES > segment_len(s))
+		return;
+	for (size_t i = 0; i < PREFETCH_BYTES; i += 64)
+		__builtin_prefetch(p + i);
 }
 
 emdb_err segment_rec(struct segment *s, uint64_t ref, enum emdb_verify verify, struct rec *ret)

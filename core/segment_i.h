@@ -97,6 +97,9 @@ EMDB_CHECKED emdb_err segment_scan(const struct segment *s, uint64_t off, uint64
  */
 uint64_t segment_last_byte(const struct segment *s, uint64_t off, uint64_t end);
 
+/* Hints that the frame or record at this offset is read soon. */
+void segment_prefetch(const struct segment *s, uint64_t off);
+
 /* The record of ref, which lies in s. CORRUPT or IO. */
 EMDB_CHECKED emdb_err segment_rec(struct segment *s, uint64_t ref, enum emdb_verify verify,
 				  struct rec *ret);
