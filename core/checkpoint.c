@@ -60,20 +60,41 @@ struct out {
 	enum ckpt_kind kind;
 	uint32_t index, chain;
 	uint64_t number, off, synced;
+	struct seal_key *key; /* NULL: not encrypted */
 };
+
+/* What a block may hold. */
+static size_t out_payload(const struct out *o)
+{
+	return OUT_BLOCK - CKPT_BLOCK_HEADER - (o->key ? CRYPTO_TAG : 0);
+}
+
+/* Seals what is in the block, of which the head stays in clear; returns its whole length. */
+static uint32_t out_seal(struct out *o, uint32_t len)
+{
+	const uint32_t clear = o->kind == CKPT_HEAD ? len : CKPT_BLOCK_HEADER;
+
+	fmt_ckpt_header(o->block, len + CRYPTO_TAG, o->kind, o->index, o->number);
+	seal(o->key, o->index, o->block + 4, clear - 4, o->block + clear, len - clear,
+	     o->block + clear, o->block + len);
+	return len + CRYPTO_TAG;
+}
 
 static emdb_err out_flush(struct out *o)
 {
-	const uint32_t len = CKPT_BLOCK_HEADER + (uint32_t)wcur_len(&o->w);
+	uint32_t len = CKPT_BLOCK_HEADER + (uint32_t)wcur_len(&o->w);
 	int rc;
 
 	emdb_assert(!o->w.err);
 	if (len == CKPT_BLOCK_HEADER)
 		return EMDB_OK;
-	o->chain = fmt_ckpt_chain(o->chain,
-				  fmt_ckpt_seal(o->block, len, o->kind, o->index, o->number));
 	if (o->index == UINT32_MAX)
 		return EMDB_ERR_NO_SPACE;
+	if (o->key)
+		len = out_seal(o, len);
+	else
+		fmt_ckpt_header(o->block, len, o->kind, o->index, o->number);
+	o->chain = fmt_ckpt_chain(o->chain, fmt_ckpt_finish(o->block, len));
 	rc = io_pwrite_full(o->io, o->fd, o->block, len, o->off);
 	o->index++;
 	o->off += len;
@@ -81,7 +102,7 @@ static emdb_err out_flush(struct out *o)
 		o->synced = o->off;
 		rc = io_fdatasync(o->io, o->fd);
 	}
-	o->w = wcur_init(o->block + CKPT_BLOCK_HEADER, OUT_BLOCK - CKPT_BLOCK_HEADER);
+	o->w = wcur_init(o->block + CKPT_BLOCK_HEADER, out_payload(o));
 	return err_of_io(rc);
 }
 
@@ -132,6 +153,7 @@ static emdb_err out_close(struct out *o, int dirfd, const char *name, emdb_err e
 		err = err_of_io(io_fsync(o->io, dirfd));
 	else if (o->fd != -1)
 		(void)io_unlinkat(o->io, dirfd, tmp, 0);
+	seal_key_free(o->key);
 	base_free(o->block);
 	return err;
 }
@@ -644,8 +666,15 @@ static emdb_err write_head(struct image *im)
 {
 	struct ckpt_head h = { .lsn = im->lsn,
 			       .created_ns = (int64_t)io_clock_real_ns(im->db->io) };
-	const emdb_err err = out_room(&im->out, CKPT_HEAD, CKPT_HEAD_SIZE);
+	emdb_err err = out_room(&im->out, CKPT_HEAD, CKPT_HEAD_SIZE + sizeof(h.salt));
 
+	if (!err && im->db->vault) {
+		h.sealed = true;
+		err = err_of_io(io_random(im->db->io, h.salt, sizeof(h.salt)));
+		if (!err)
+			err = seal_key_new(im->db->vault, SEAL_CHECKPOINT, im->out.number, h.salt,
+					   &im->out.key);
+	}
 	memcpy(h.uuid, im->db->sb.uuid, sizeof(h.uuid));
 	if (!err)
 		fmt_ckpt_head_put(&im->out.w, &h);

@@ -29,6 +29,7 @@ struct load {
 	uint32_t index, chain;
 	enum ckpt_kind kind;
 	bool ended;
+	struct seal_key *key; /* from the head on; NULL: not encrypted */
 	uint64_t as_of_max;
 
 	/* INDEX: the namespace being built. */
@@ -321,10 +322,39 @@ static emdb_err load_head(struct load *l, const struct ckpt_block *b)
 {
 	struct ckpt_head h;
 
-	if (!fmt_ckpt_head_get(b, &h) || h.lsn != l->lsn ||
+	if (!fmt_ckpt_head_get(b, &h) || h.lsn != l->lsn || h.sealed != (l->db->vault != NULL) ||
 	    memcmp(h.uuid, l->db->sb.uuid, sizeof(h.uuid)) != 0)
 		return EMDB_ERR_CORRUPT;
 	return EMDB_OK;
+}
+
+/*
+ * Opens a block in place: header and all of the head are in clear. The key is that of the head's
+ * salt, which is believed once the head's own tag is right.
+ */
+static emdb_err open_block(struct load *l, struct ckpt_block *b)
+{
+	const size_t clear = b->kind == CKPT_HEAD ? CKPT_BLOCK_HEADER + b->n : CKPT_BLOCK_HEADER;
+	emdb_err err = EMDB_OK;
+	struct ckpt_head h;
+	size_t at;
+
+	if (!l->db->vault)
+		return EMDB_OK;
+	if (b->n < CRYPTO_TAG)
+		return EMDB_ERR_CORRUPT;
+	b->n -= CRYPTO_TAG;
+	at = b->kind == CKPT_HEAD ? clear - CRYPTO_TAG : clear;
+	if (!l->key) {
+		if (!fmt_ckpt_head_get(b, &h) || !h.sealed)
+			return EMDB_ERR_CORRUPT;
+		err = seal_key_new(l->db->vault, SEAL_CHECKPOINT, l->number, h.salt, &l->key);
+	}
+	if (!err && !seal_open(l->key, b->index, l->block + 4, at - 4, l->block + at,
+			       CKPT_BLOCK_HEADER + b->n - at, l->block + CKPT_BLOCK_HEADER + b->n,
+			       l->block + at))
+		err = EMDB_ERR_CORRUPT;
+	return err;
 }
 
 /* A section is over. */
@@ -402,6 +432,9 @@ static emdb_err load_blocks(struct load *l)
 			return err;
 		if (!fmt_ckpt_open(l->block, len, &b))
 			return EMDB_ERR_CORRUPT;
+		err = open_block(l, &b);
+		if (err)
+			return err;
 		pin = epoch_pin(&l->db->epoch);
 		err = load_block(l, &b);
 		epoch_unpin(&l->db->epoch, pin);
@@ -448,6 +481,7 @@ emdb_err checkpoint_load(emdb_db *db, int dirfd, uint64_t number, uint64_t lsn)
 	if (!err)
 		err = load_blocks(&l);
 	hidx_build_release(&l.build);
+	seal_key_free(l.key);
 	(void)io_close(db->io, l.fd);
 	base_free(l.block);
 	db->ckpt.bytes = l.size;

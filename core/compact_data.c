@@ -181,31 +181,36 @@ struct piece {
 static emdb_err gather_pieces(struct mover *m, const struct piece *p, size_t n, struct iovec *iov,
 			      int *ret_count)
 {
+	/* Sealed records would all stay in memory while the pin lasts. */
+	const bool copy = n > PIECES_IOV || m->db->vault;
 	size_t at = 0;
 
-	if (n > PIECES_IOV && !m->scratch) {
+	if (copy && !m->scratch) {
 		m->scratch = base_malloc(db_extent_max(m->db));
 		if (!m->scratch)
 			return EMDB_ERR_NOMEM;
 	}
 	for (size_t i = 0; i < n; i++) {
 		struct rec r;
-		emdb_err err = journal_rec_pinned(m->db->j, p[i].ref, &r, NULL);
+		emdb_err err;
 
-		if (!err && (uint64_t)p[i].skip + p[i].len > r.value_len)
+		if (copy)
+			err = journal_copy_pinned(m->db->j, p[i].ref, p[i].skip, p[i].len,
+						  m->scratch + at);
+		else
+			err = journal_rec_pinned(m->db->j, p[i].ref, &r, NULL);
+		if (!err && !copy && (uint64_t)p[i].skip + p[i].len > r.value_len)
 			err = EMDB_ERR_CORRUPT;
-		if (!err && n > PIECES_IOV)
-			err = copy_mapped(m->scratch + at, r.value + p[i].skip, p[i].len);
 		if (err)
 			return err;
-		if (n <= PIECES_IOV)
+		if (!copy)
 			iov[i] = (struct iovec){ (void *)(uintptr_t)(r.value + p[i].skip),
 						 p[i].len };
 		at += p[i].len;
 	}
-	if (n > PIECES_IOV)
+	if (copy)
 		iov[0] = (struct iovec){ m->scratch, at };
-	*ret_count = n > PIECES_IOV ? 1 : (int)n;
+	*ret_count = copy ? 1 : (int)n;
 	return EMDB_OK;
 }
 

@@ -141,6 +141,23 @@ const struct vault_secrets *vault_secrets_of(const struct vault *v)
 	return v->secrets;
 }
 
+void vault_mac(const struct vault_secrets *s, const char name[static 8], const void *p, size_t n,
+	       uint8_t mac[static 32])
+{
+	crypto_generichash_state st;
+
+	(void)crypto_generichash_init(&st, s->data_key, sizeof(s->data_key), 32);
+	(void)crypto_generichash_update(&st, (const uint8_t *)name, 8);
+	(void)crypto_generichash_update(&st, p, n);
+	(void)crypto_generichash_final(&st, mac, 32);
+	sodium_memzero(&st, sizeof(st));
+}
+
+bool vault_mac_equal(const uint8_t a[static 32], const uint8_t b[static 32])
+{
+	return sodium_memcmp(a, b, 32) == 0;
+}
+
 /* ---- Sub-keys --------------------------------------------------------- */
 
 static struct arena *arena_new_locked(struct vault *v) EMDB_REQUIRES(&v->lock);

@@ -53,6 +53,12 @@ enum emdb_cipher vault_cipher(const struct vault *v);
 /* Stays with the vault. */
 const struct vault_secrets *vault_secrets_of(const struct vault *v);
 
+/* Keyed BLAKE2b-256 of a name of 8 bytes and n bytes at p, under the data key. */
+void vault_mac(const struct vault_secrets *s, const char name[static 8], const void *p, size_t n,
+	       uint8_t mac[static 32]);
+/* In constant time. */
+bool vault_mac_equal(const uint8_t a[static 32], const uint8_t b[static 32]) EMDB_MUST_CHECK;
+
 /* ---- Sub-keys ---- */
 
 struct seal_key;

@@ -211,16 +211,22 @@ static emdb_err create_keys(emdb_db *db, const struct emdb_options *o)
 	return err;
 }
 
-/* Before anything but the superblock is read. */
-static emdb_err open_keys(emdb_db *db, const char *path, const struct emdb_options *o)
+/* Before anything but the superblock is read.  same: the keys of the store it is a snapshot of. */
+static emdb_err open_keys(emdb_db *db, const char *path, const struct emdb_options *o,
+			  struct vault *same)
 {
 	emdb_err err;
 
 	if (!db->sb.cipher) {
-		if (!o->secret)
+		if (!o->secret && !same)
 			return EMDB_OK;
 		explain(o->detail, "%s is not encrypted, but a key or passphrase was given", path);
 		return EMDB_ERR_NOT_ENCRYPTED;
+	}
+	if (same && keyslot_same(&db->sb, same)) {
+		vault_ref(same);
+		db->vault = same;
+		return EMDB_OK;
 	}
 	if (!o->secret) {
 		explain(o->detail, "%s is encrypted: a passphrase or key is required", path);
@@ -547,6 +553,7 @@ static emdb_err recover(emdb_db *db, const struct emdb_options *o, bool create)
 		.memory = db->memory,
 		.create = create,
 		.crc_seeded = db->sb.incompat & FMT_INCOMPAT_SEEDED,
+		.vault = db->vault,
 		.verify = o->verify,
 		.flush = o->flush,
 		.group_window_us = o->group_window_us ? o->group_window_us : 500,
@@ -603,7 +610,8 @@ static emdb_err check_options(const struct emdb_options *o)
 }
 
 /* path NULL: in memory; else relative to the directory `at`. */
-static emdb_err open_in(emdb_db *db, int at, const char *path, const struct emdb_options *o)
+static emdb_err open_in(emdb_db *db, int at, const char *path, const struct emdb_options *o,
+			struct vault *same)
 {
 	bool create = true, made_dir = false, ours = false;
 	uint64_t began = 0;
@@ -640,9 +648,7 @@ static emdb_err open_in(emdb_db *db, int at, const char *path, const struct emdb
 	if (!err && create && o->secret)
 		err = create_keys(db, o);
 	else if (!err && !create)
-		err = open_keys(db, path, o);
-	if (!err && db->vault)
-		err = EMDB_ERR_UNSUPPORTED;
+		err = open_keys(db, path, o, same);
 	if (!err)
 		err = root_init(db);
 	if (!err)
@@ -651,6 +657,11 @@ static emdb_err open_in(emdb_db *db, int at, const char *path, const struct emdb
 		err = write_super(db);
 	if (!err && path && !db->read_only)
 		snapshot_tidy(db);
+	/* One that is damaged says so when it is opened. */
+	if (!err && path && !db->read_only && db->vault &&
+	    keys_to_snapshots(db->io, db->dirfd, &db->sb, vault_secrets_of(db->vault)) && db->log)
+		db->log(db->log_ctx, EMDB_LOG_WARN,
+			"not every snapshot has the key slots of the store");
 	if (!err && (expire_start(db) || compact_start(db, o)))
 		err = EMDB_ERR_NOMEM;
 	if (err && ours)
@@ -660,6 +671,7 @@ static emdb_err open_in(emdb_db *db, int at, const char *path, const struct emdb
 }
 
 static emdb_err open_at(int at, const char *path, const struct emdb_options *opts,
+			struct vault *same,
 			void (*found)(void *ctx, const struct emdb_detail *detail), void *found_ctx,
 			emdb_db **ret_db)
 {
@@ -680,7 +692,7 @@ static emdb_err open_at(int at, const char *path, const struct emdb_options *opt
 		return EMDB_ERR_NOMEM;
 	db->found = found;
 	db->found_ctx = found_ctx;
-	err = open_in(db, at, path, o);
+	err = open_in(db, at, path, o, same);
 	if (err) {
 		db_free(db);
 		return err;
@@ -693,12 +705,13 @@ emdb_err db_open_found(const char *path, const struct emdb_options *opts,
 		       void (*found)(void *ctx, const struct emdb_detail *detail), void *found_ctx,
 		       emdb_db **ret_db)
 {
-	return open_at(AT_FDCWD, path, opts, found, found_ctx, ret_db);
+	return open_at(AT_FDCWD, path, opts, NULL, found, found_ctx, ret_db);
 }
 
-emdb_err db_open_at(int dirfd, const char *path, const struct emdb_options *opts, emdb_db **ret_db)
+emdb_err db_open_snapshot(const emdb_db *db, const char *path, const struct emdb_options *opts,
+			  emdb_db **ret_db)
 {
-	return open_at(dirfd, path, opts, NULL, NULL, ret_db);
+	return open_at(db->dirfd, path, opts, db->vault, NULL, NULL, ret_db);
 }
 
 emdb_err emdb_open(const char *path, const struct emdb_options *opts, emdb_db **ret_db)
@@ -939,6 +952,7 @@ emdb_err emdb_stats_get(emdb_db *db, struct emdb_stats *ret_stats)
 	s.io_uring = io_uses_uring(db->io);
 	s.read_only = db->read_only;
 	s.damaged = db->damaged;
+	s.encrypted = db->vault != NULL;
 	*ret_stats = s;
 	return EMDB_OK;
 }

@@ -135,12 +135,96 @@ void emdb_slices_release(emdb_db *db, struct emdb_slices *slices)
 	epoch_unpin(&db->epoch, (unsigned int)slices->pin_);
 }
 
+/* ---- Reading what is sealed ---- */
+
+/* A piece of a value that is to be opened into the caller's buffer. */
+struct sealed_piece {
+	uint64_t ref, skip, len;
+	size_t at;
+};
+
+/* Notes the pieces of a big object, zeros in buf where there are none; big->lock held. */
+static emdb_err note_pieces(struct big *big, uint64_t offset, uint8_t *buf, size_t len,
+			    struct buf *pieces, size_t *ret_len)
+{
+	const uint64_t end = offset + min_u64(len, big->size - min_u64(offset, big->size));
+	struct extent_cursor cur;
+	struct extent e;
+
+	memset(buf, 0, (size_t)(end - offset));
+	extmap_seek(&big->map, offset, &cur);
+	while (offset < end && extmap_next(&big->map, &cur, &e) && e.off < end) {
+		const uint64_t from = max_u64(e.off, offset), to = min_u64(e.off + e.len, end);
+		const struct sealed_piece p = { e.ref, e.skip + (from - e.off), to - from,
+						(size_t)(from - offset) };
+
+		if (buf_append(pieces, &p, sizeof(p)))
+			return EMDB_ERR_NOMEM;
+	}
+	*ret_len = (size_t)(end - offset);
+	return EMDB_OK;
+}
+
+/*
+ * As emdb_node_read(): what is there is settled under the lock, and opened after it piece by piece,
+ * so that no more than one record is in memory however much is read.
+ */
+static emdb_err read_sealed_pinned(emdb_db *db, uint64_t id, uint64_t offset, uint8_t *buf,
+				   size_t len, size_t *ret_len)
+{
+	struct buf pieces = BUF_INIT;
+	struct obj_view v;
+	struct rec r;
+	emdb_err err = EMDB_OK;
+
+	if (ns_any_pinned(db, id))
+		return EMDB_ERR_IS_NS;
+	if (!objtab_get_pinned(db, id, &v))
+		return EMDB_ERR_NOT_FOUND;
+	if (!v.big) {
+		err = journal_rec_pinned(db->j, v.ref, &r, NULL);
+		if (err)
+			return err;
+		len = offset < r.value_len ? min_size(len, r.value_len - (size_t)offset) : 0;
+		if (len)
+			memcpy(buf, r.value + offset, len);
+		*ret_len = len;
+		return EMDB_OK;
+	}
+	mutex_lock(&v.big->lock);
+	err = note_pieces(v.big, offset, buf, len, &pieces, &len);
+	mutex_unlock(&v.big->lock);
+	for (size_t i = 0; !err && i < pieces.len; i += sizeof(struct sealed_piece)) {
+		struct sealed_piece p;
+
+		memcpy(&p, pieces.data + i, sizeof(p));
+		err = journal_copy_pinned(db->j, p.ref, p.skip, p.len, buf + p.at);
+	}
+	buf_release(&pieces);
+	if (!err)
+		*ret_len = len;
+	return err;
+}
+
+static emdb_err read_sealed(emdb_db *db, uint64_t id, uint64_t offset, void *buf, size_t len,
+			    size_t *ret_len)
+{
+	const unsigned int pin = epoch_pin(&db->epoch);
+	const emdb_err err = read_sealed_pinned(db, id, offset, buf, len, ret_len);
+
+	epoch_unpin(&db->epoch, pin);
+	return err;
+}
+
 emdb_err emdb_node_read(emdb_db *db, uint64_t id, uint64_t offset, void *buf, size_t len,
 			size_t *ret_len)
 {
 	struct emdb_slices s;
 	uint8_t *p = buf;
 	emdb_err err;
+
+	if (db->vault)
+		return read_sealed(db, id, offset, buf, len, ret_len);
 
 	err = emdb_node_slices(db, id, offset, len, &s);
 	if (err)

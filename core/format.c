@@ -42,6 +42,8 @@ const char *fmt_frame_status_text(enum frame_status st)
 		return "impossible frame length";
 	case FRAME_STALE:
 		return "frame of another place (stale)";
+	case FRAME_FORGED:
+		return "does not authenticate: changed by somebody without the key";
 	}
 	return "unknown";
 }
@@ -284,7 +286,7 @@ bool fmt_rec_decode(uint8_t kind, const uint8_t *p, size_t n, struct rec *ret)
 		get_rare(&c, &r);
 	if (r.mask & REC_F_VALUE)
 		r.value = cur_blob(&c, FMT_FRAME_MAX, &r.value_len);
-	if (c.err || cur_left(&c) >= 8 || !all_zero(c.p, cur_left(&c)))
+	if (c.err || cur_left(&c) >= 8 + FMT_TAG || !all_zero(c.p, cur_left(&c)))
 		return false;
 	*ret = r;
 	return true;
@@ -566,10 +568,16 @@ size_t fmt_manifest_size(uint32_t nsegs, uint32_t ngaps)
 	return MANIFEST_HEAD + (size_t)nsegs * MANIFEST_SEG + (size_t)ngaps * MANIFEST_GAP + 4;
 }
 
+size_t fmt_manifest_len(const struct manifest_head *h)
+{
+	return fmt_manifest_size(h->nsegs, h->ngaps) +
+	       (h->flags & MANIFEST_MAC ? sizeof(h->mac) : 0);
+}
+
 void fmt_manifest_encode(const struct manifest_head *h, const struct manifest_seg *segs,
 			 const struct manifest_gap *gaps, uint8_t *buf)
 {
-	const size_t n = fmt_manifest_size(h->nsegs, h->ngaps);
+	const size_t n = fmt_manifest_len(h);
 	uint8_t *p = buf + MANIFEST_HEAD;
 
 	memset(buf, 0, n);
@@ -596,6 +604,8 @@ void fmt_manifest_encode(const struct manifest_head *h, const struct manifest_se
 		put_u64(p, gaps[i].lsn);
 		put_u64(p + 8, gaps[i].len);
 	}
+	if (h->flags & MANIFEST_MAC)
+		memcpy(p, h->mac, sizeof(h->mac));
 	put_u32(buf + n - 4, crc32c(0, buf, n - 4));
 }
 
@@ -665,12 +675,15 @@ emdb_err fmt_manifest_decode(const uint8_t *p, size_t n, struct manifest_head *r
 	h.ckpt_prev_lsn = get_u64(p + 88);
 	h.nsegs = get_u32(p + 96);
 	h.ngaps = get_u32(p + 100);
-	if ((h.flags & ~(uint64_t)MANIFEST_CLEAN) || h.next_segment == 0 ||
+	if ((h.flags & ~(uint64_t)(MANIFEST_CLEAN | MANIFEST_MAC)) || h.next_segment == 0 ||
 	    h.next_segment > (UINT64_C(1) << (63 - FMT_SEG_SHIFT_MAX)) ||
 	    h.nsegs > FMT_MANIFEST_MAX / MANIFEST_SEG ||
-	    h.ngaps > FMT_MANIFEST_MAX / MANIFEST_GAP || fmt_manifest_size(h.nsegs, h.ngaps) != n ||
+	    h.ngaps > FMT_MANIFEST_MAX / MANIFEST_GAP || fmt_manifest_len(&h) != n ||
 	    !manifest_rows_ok(p, &h))
 		return EMDB_ERR_CORRUPT;
+	memset(h.mac, 0, sizeof(h.mac));
+	if (h.flags & MANIFEST_MAC)
+		memcpy(h.mac, p + n - 4 - sizeof(h.mac), sizeof(h.mac));
 	*ret = h;
 	return EMDB_OK;
 }

@@ -73,6 +73,7 @@
  *             this prefix and padding, kind 1..31), u32 distance / 8 back to
  *             the frame's start, fields, zero padding.  A batch is atomic.
  *             kind 65, SEAL: nothing; the journal goes on in the next segment.
+ *             In an encrypted store each record is sealed: see sealed.h
  *
  * A ref names a record: the LSN of its frame, or of its prefix inside a batch
  * with bit 0 set.  In the index bit 1 is set for entries with a deadline and bit
@@ -127,7 +128,7 @@
  *    32    8  generation, counts up
  *    40    8  durable: every frame below this LSN is on stable storage
  *    48    8  next segment id: no segment has it or a higher one
- *    56    8  bit 0: closed cleanly
+ *    56    8  bit 0: closed cleanly; bit 1: there is a MAC
  *    64    8  checkpoint number, 0: none; 72: 8, LSN it covers up to
  *    80    8  previous checkpoint number, 0: none; 88: 8, LSN it covers up to
  *    96    4  number of segments n; 100: 4, number of gaps g
@@ -135,6 +136,7 @@
  *             last frame; 0 while open), u32 flags (bit 0: sealed), u32 reserved
  *       g*16  gaps in ascending order: u64 LSN, u64 length: bytes that were
  *             reserved but never written by a process that died
+ *       32    MAC of an encrypted store, see manifest.h; else missing
  *       u32   CRC of all before
  *
  * STORE/checkpoint-%016x, the name is its number: blocks, one after the other.
@@ -145,7 +147,7 @@
  *    16    8  number of the checkpoint
  *    24       what the kind says:
  *   1 HEAD      "EMDBCKPT", u32 format version, u32 reserved, 16 uuid, u64 LSN,
- *               u64 created, ns since 1970.  First, once
+ *               u64 created, ns since 1970; of an encrypted store 32 salt.  First, once
  *   2 INDEX     runs of entries: varint namespace, varint how many entries it has
  *               in all (about), varint n > 0, varint hash / 8 of the first, then n
  *               entries in order of hash: varint distance / 8 from the hash before
@@ -168,6 +170,10 @@
  *   8 END       u64 settled LSN, u64 entries that are objects, u64 namespaces, u32
  *               number of blocks, u32 CRC over the first 4 bytes of all blocks
  *               before.  Last, once
+ * Of an encrypted store each block is sealed and 16 bytes longer, the tag; HEAD as it
+ * is, in clear, the others all behind byte 24.  Key: the sub-key of number and
+ * salt (crypto.h); nonce: the index; associated data: bytes 4..23, and of HEAD what follows up to the
+ * tag.
  * The image is not of one moment.  INDEX has, of the entries that were there at
  * the LSN in HEAD, all that still were when they were looked at; each object and
  * namespace is as it was before its as-of LSN; QUEUE, SEGMENTS and the counts
@@ -199,6 +205,8 @@
 #define FMT_SEG_SHIFT_MAX 30u
 /* Bytes at a segment's end that only a SEAL frame may take. */
 #define FMT_SEAL_ROOM 24u
+/* What sealing adds to a record, and to a SEAL frame. */
+#define FMT_TAG 16u
 /* Largest value in one record; the longest extent. */
 #define FMT_EXTENT_MAX (1024u * 1024u)
 /* Room that any record's fields without KEY, XATTRS, EXTENTS and VALUE bytes need at most. */
@@ -300,6 +308,7 @@ enum frame_status {
 	FRAME_BAD_KIND,   /* bytes that are no frame header */
 	FRAME_BAD_LENGTH, /* shorter than a header or beyond the segment */
 	FRAME_STALE,      /* a frame of another place or time */
+	FRAME_FORGED,     /* sealed, and does not authenticate; see sealed.h */
 };
 
 struct frame {
@@ -341,7 +350,8 @@ size_t fmt_rec_head_max(const struct rec *r);
 size_t fmt_rec_encode(const struct rec *r, uint8_t *buf, size_t size);
 /*
  * Decodes the fields of a record of `kind` from exactly n bytes: fields and
- * fewer than 8 bytes of zero padding.  False: not a valid record.
+ * fewer than 8 bytes of zero padding, or fewer than 24 where a tag was.  False:
+ * not a valid record.
  */
 bool fmt_rec_decode(uint8_t kind, const uint8_t *p, size_t n, struct rec *ret);
 /* The record of a frame that is no batch. */
@@ -409,6 +419,7 @@ bool fmt_seg_decode(const uint8_t *p, size_t n, struct seg_header *ret);
 
 #define MANIFEST_SEALED 1u
 #define MANIFEST_CLEAN  1u
+#define MANIFEST_MAC    2u
 struct manifest_seg {
 	uint64_t id, len;
 	uint32_t flags;
@@ -421,8 +432,11 @@ struct manifest_head {
 	uint64_t generation, durable_lsn, next_segment, flags;
 	uint64_t ckpt, ckpt_lsn, ckpt_prev, ckpt_prev_lsn;
 	uint32_t nsegs, ngaps;
+	uint8_t mac[32]; /* with MANIFEST_MAC */
 };
+/* Without a MAC. */
 size_t fmt_manifest_size(uint32_t nsegs, uint32_t ngaps);
+size_t fmt_manifest_len(const struct manifest_head *h);
 void fmt_manifest_encode(const struct manifest_head *h, const struct manifest_seg *segs,
 			 const struct manifest_gap *gaps, uint8_t *buf);
 /* Checks everything; then segment i and gap i can be read. */

@@ -5,19 +5,29 @@ static const uint8_t head_magic[8] = { 'E', 'M', 'D', 'B', 'C', 'K', 'P', 'T' };
 
 /* ---- Blocks ----------------------------------------------------------- */
 
-uint32_t fmt_ckpt_seal(uint8_t *block, uint32_t len, enum ckpt_kind kind, uint32_t index,
-		       uint64_t number)
+void fmt_ckpt_header(uint8_t *block, uint32_t len, enum ckpt_kind kind, uint32_t index,
+		     uint64_t number)
 {
-	uint32_t crc;
-
 	emdb_assert(len >= CKPT_BLOCK_HEADER && len <= CKPT_BLOCK_MAX);
 	put_u32(block + 4, len);
 	put_u32(block + 8, index);
 	put_u32(block + 12, (uint32_t)kind);
 	put_u64(block + 16, number);
-	crc = crc32c(0, block + 4, len - 4);
+}
+
+uint32_t fmt_ckpt_finish(uint8_t *block, uint32_t len)
+{
+	const uint32_t crc = crc32c(0, block + 4, len - 4);
+
 	put_u32(block, crc);
 	return crc;
+}
+
+uint32_t fmt_ckpt_seal(uint8_t *block, uint32_t len, enum ckpt_kind kind, uint32_t index,
+		       uint64_t number)
+{
+	fmt_ckpt_header(block, len, kind, index, number);
+	return fmt_ckpt_finish(block, len);
 }
 
 uint32_t fmt_ckpt_len(const uint8_t header[CKPT_BLOCK_HEADER])
@@ -61,17 +71,24 @@ void fmt_ckpt_head_put(struct wcur *w, const struct ckpt_head *h)
 	wcur_bytes(w, h->uuid, sizeof(h->uuid));
 	wcur_u64(w, h->lsn);
 	wcur_u64(w, (uint64_t)h->created_ns);
+	if (h->sealed)
+		wcur_bytes(w, h->salt, sizeof(h->salt));
 }
 
 bool fmt_ckpt_head_get(const struct ckpt_block *b, struct ckpt_head *ret)
 {
-	if (b->kind != CKPT_HEAD || b->n != CKPT_HEAD_SIZE ||
+	const bool sealed = b->n == CKPT_HEAD_SIZE + sizeof(ret->salt);
+
+	if (b->kind != CKPT_HEAD || (b->n != CKPT_HEAD_SIZE && !sealed) ||
 	    memcmp(b->p, head_magic, sizeof(head_magic)) != 0 || get_u32(b->p + 8) != FMT_VERSION ||
 	    get_u32(b->p + 12) != 0)
 		return false;
 	memcpy(ret->uuid, b->p + 16, sizeof(ret->uuid));
 	ret->lsn = get_u64(b->p + 32);
 	ret->created_ns = (int64_t)get_u64(b->p + 40);
+	ret->sealed = sealed;
+	if (sealed)
+		memcpy(ret->salt, b->p + CKPT_HEAD_SIZE, sizeof(ret->salt));
 	return true;
 }
 

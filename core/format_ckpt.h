@@ -14,7 +14,7 @@
 
 #define CKPT_BLOCK_MAX    (1024u * 1024u)
 #define CKPT_BLOCK_HEADER 24u
-#define CKPT_HEAD_SIZE    48u
+#define CKPT_HEAD_SIZE    48u /* without the salt */
 #define CKPT_END_SIZE     32u
 /* Bytes that one item may need at most; of a run and of extents the part before the list. */
 #define CKPT_RUN_MAX    40u
@@ -42,7 +42,12 @@ struct ckpt_block {
 	size_t n;
 };
 
-/* Fills the header of a block whose payload is in place; returns its CRC. */
+/* Fills the header of a block, but for the CRC. */
+void fmt_ckpt_header(uint8_t *block, uint32_t len, enum ckpt_kind kind, uint32_t index,
+		     uint64_t number);
+/* Sets the CRC of a block that is complete otherwise, and returns it. */
+uint32_t fmt_ckpt_finish(uint8_t *block, uint32_t len);
+/* Both. */
 uint32_t fmt_ckpt_seal(uint8_t *block, uint32_t len, enum ckpt_kind kind, uint32_t index,
 		       uint64_t number);
 /* The length that a block's header promises; 0: none that may be. */
@@ -56,6 +61,8 @@ struct ckpt_head {
 	uint8_t uuid[16];
 	uint64_t lsn;
 	int64_t created_ns;
+	bool sealed; /* then there is a salt */
+	uint8_t salt[32];
 };
 void fmt_ckpt_head_put(struct wcur *w, const struct ckpt_head *h);
 bool fmt_ckpt_head_get(const struct ckpt_block *b, struct ckpt_head *ret);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "core/guard.h"
+#include "core/sealed.h"
 
 /* Frames up to this size are put together on the stack and written with one plain pwrite. */
 #define SMALL_FRAME 4096u
@@ -101,18 +102,6 @@ static void table_put(struct seg_table *t, struct segment *s)
 		i = (i + 1) & t->mask;
 	/* Release: who finds it finds it filled in. */
 	atomic_store_explicit(&t->slot[i], s, memory_order_release);
-}
-
-static inline struct segment *table_find(const struct journal *j, uint64_t id)
-{
-	const struct seg_table *const t = atomic_load_explicit(&j->table, memory_order_acquire);
-	struct segment *s;
-
-	for (uint64_t i = id & t->mask;; i = (i + 1) & t->mask) {
-		s = atomic_load_explicit(&t->slot[i], memory_order_acquire);
-		if (!s || s->id == id)
-			return s;
-	}
 }
 
 /* A table with room for one more than the list has, holding what it has. */
@@ -246,6 +235,9 @@ static struct journal *journal_new(const struct journal_config *cfg)
 	j->env.dirfd = -1;
 	j->env.shift = cfg->segment_shift;
 	j->env.crc_seeded = cfg->crc_seeded;
+	j->env.vault = cfg->vault;
+	j->tag = cfg->vault ? FMT_TAG : 0;
+	j->seal_len = SEAL_LEN + j->tag;
 	memcpy(j->env.uuid, cfg->uuid, sizeof(j->env.uuid));
 	if (io_host(cfg->io, &host) == 0)
 		boot_id_parse(host.boot_id, j->env.boot_id);
@@ -272,6 +264,8 @@ static void journal_free(struct journal *j)
 		return;
 	for (size_t i = 0; i < j->count; i++)
 		segment_unref(j->list[i]);
+	for (size_t i = 0; i < PLAIN_SLOTS; i++)
+		base_free(atomic_load_explicit(&j->plains[i], memory_order_relaxed));
 	base_free(j->list);
 	base_free(atomic_load_explicit(&j->table, memory_order_relaxed));
 	(void)io_close(j->cfg.io, j->env.dirfd);
@@ -358,7 +352,7 @@ static emdb_err damaged_manifest(struct journal *j, const char *why)
 
 static emdb_err begin_existing(struct journal *j)
 {
-	const emdb_err err = manifest_load(j->cfg.io, j->cfg.dirfd, &j->manifest);
+	emdb_err err = manifest_load(j->cfg.io, j->cfg.dirfd, &j->manifest);
 	int rc;
 
 	if (err == EMDB_ERR_NOT_FOUND)
@@ -369,6 +363,11 @@ static emdb_err begin_existing(struct journal *j)
 		return err;
 	if (memcmp(j->manifest.head.uuid, j->cfg.uuid, sizeof(j->cfg.uuid)) != 0)
 		return damaged_manifest(j, "the file belongs to another store");
+	err = manifest_mac_check(&j->manifest, j->cfg.vault);
+	if (err == EMDB_ERR_CORRUPT)
+		return damaged_manifest(j, "changed by somebody without the key");
+	if (err)
+		return err;
 	rc = io_openat(j->cfg.io, j->cfg.dirfd, JOURNAL_DIR, O_RDONLY | O_DIRECTORY, 0,
 		       &j->env.dirfd);
 	if (rc == -ENOENT)
@@ -529,8 +528,11 @@ emdb_err journal_close(struct journal *j)
 
 emdb_err manifest_commit_locked(struct journal *j, struct manifest *next, bool *ret_applied)
 {
-	bool applied;
-	const emdb_err err = manifest_store(next, j->cfg.io, j->cfg.dirfd, &applied);
+	bool applied = false;
+	emdb_err err = manifest_mac_set(next, j->cfg.vault);
+
+	if (!err)
+		err = manifest_store(next, j->cfg.io, j->cfg.dirfd, &applied);
 
 	if (ret_applied)
 		*ret_applied = applied;
@@ -643,14 +645,22 @@ emdb_err spare_make_locked(struct journal *j, bool spend)
 	return err;
 }
 
+/* b holds everything but the header. */
+static int write_whole(struct journal *j, const struct segment *s, uint8_t kind, uint8_t *b,
+		       uint32_t len, uint64_t lsn)
+{
+	fmt_frame_header(b, kind, len, lsn, journal_durable(j));
+	if (s->key)
+		sealed_close(s->key, b, len);
+	fmt_frame_finish(b, len, s->crc_seed);
+	return io_pwrite_full(j->cfg.io, s->fd, b, len, lsn & j->mask);
+}
+
 static emdb_err write_seal(struct journal *j, const struct segment *s, uint64_t lsn)
 {
-	uint8_t b[SEAL_LEN] = { 0 };
-	int rc;
+	uint8_t b[SEAL_LEN + FMT_TAG] = { 0 };
+	const int rc = write_whole(j, s, FRAME_SEAL, b, j->seal_len, lsn);
 
-	fmt_frame_header(b, FRAME_SEAL, SEAL_LEN, lsn, journal_durable(j));
-	fmt_frame_finish(b, SEAL_LEN, s->crc_seed);
-	rc = io_pwrite_full(j->cfg.io, s->fd, b, sizeof(b), lsn & j->mask);
 	if (rc < 0) {
 		journal_fail(j, "sealing a segment", rc);
 		return EMDB_ERR_IO;
@@ -680,10 +690,10 @@ static emdb_err roll_locked(struct journal *j, bool spend)
 	slot = inflight_enter(j, &tail);
 	while (!atomic_compare_exchange_weak(&j->tail, &tail, next->base + FMT_SEG_HEADER))
 		;
-	/* Nobody but us moves between segments, so this is in the old one, with SEAL_ROOM left. */
+	/* Nobody but us moves between segments, so this is in the old one, with seal_len left. */
 	emdb_assert(tail >> j->env.shift == old->id);
 	err = write_seal(j, old, tail);
-	atomic_store_explicit(&old->len, (tail & j->mask) + SEAL_LEN, memory_order_release);
+	atomic_store_explicit(&old->len, (tail & j->mask) + j->seal_len, memory_order_release);
 	atomic_store_explicit(&old->state, SEGMENT_ROLLED, memory_order_release);
 	inflight_leave(slot);
 	atomic_store(&j->spare_asked, false);
@@ -695,14 +705,24 @@ static emdb_err roll_locked(struct journal *j, bool spend)
 
 size_t journal_payload_max(const struct journal *j)
 {
-	const uint64_t room = j->mask + 1 - FMT_SEG_HEADER - FMT_SEAL_ROOM;
+	const uint64_t room = j->mask + 1 - FMT_SEG_HEADER - j->seal_len;
 
-	return (size_t)(align_down(min_u64(room, FMT_FRAME_MAX), 8) - FMT_FRAME_HEADER);
+	return (size_t)(align_down(min_u64(room, FMT_FRAME_MAX), 8) - FMT_FRAME_HEADER - j->tag);
+}
+
+size_t journal_tag_size(const struct journal *j)
+{
+	return j->tag;
+}
+
+uint64_t journal_frame_size(const struct journal *j, size_t n)
+{
+	return align_up(FMT_FRAME_HEADER + n + j->tag, 8);
 }
 
 static inline uint64_t room_end(const struct journal *j, uint64_t tail, unsigned int flags)
 {
-	const uint64_t end = (tail | j->mask) + 1 - FMT_SEAL_ROOM;
+	const uint64_t end = (tail | j->mask) + 1 - j->seal_len;
 
 	if ((flags & JOURNAL_RESERVE) ||
 	    likely(atomic_load_explicit(&j->spare_ready, memory_order_relaxed)))
@@ -724,7 +744,7 @@ static EMDB_NOINLINE emdb_err make_room(struct journal *j, uint64_t tail, uint64
 		err = EMDB_ERR_FAILED;
 	else if (now >> j->env.shift != tail >> j->env.shift)
 		; /* somebody rolled meanwhile */
-	else if (now + len > (now | j->mask) + 1 - FMT_SEAL_ROOM)
+	else if (now + len > (now | j->mask) + 1 - j->seal_len)
 		err = roll_locked(j, flags & JOURNAL_RESERVE);
 	else if (now + len > room_end(j, now, flags))
 		err = spare_make_locked(j, false); /* room is only kept back */
@@ -797,8 +817,8 @@ static EMDB_NOINLINE void touch_pieces(const struct iovec *iov, int iov_count)
 }
 
 /*
- * Brings the caller's bytes within reach before anything is reserved: into b for a small frame,
- * else only by touching every page. They may lie in a mapped segment whose disk fails.
+ * Brings the caller's bytes within reach before anything is reserved: into b, else, when it is NULL,
+ * only by touching every page. They may lie in a mapped segment whose disk fails.
  */
 static emdb_err gather(uint8_t *b, const struct iovec *iov, int iov_count, uint64_t len)
 {
@@ -806,21 +826,12 @@ static emdb_err gather(uint8_t *b, const struct iovec *iov, int iov_count, uint6
 
 	if (!guard_begin(&g))
 		return EMDB_ERR_IO;
-	if (len <= SMALL_FRAME)
+	if (b)
 		copy_pieces(b, iov, iov_count, len);
 	else
 		touch_pieces(iov, iov_count);
 	guard_end(&g);
 	return EMDB_OK;
-}
-
-/* b holds everything but the header. */
-static int write_small(struct journal *j, const struct segment *s, uint8_t kind, uint8_t *b,
-		       uint32_t len, uint64_t lsn)
-{
-	fmt_frame_header(b, kind, len, lsn, journal_durable(j));
-	fmt_frame_finish(b, len, s->crc_seed);
-	return io_pwrite_full(j->cfg.io, s->fd, b, len, lsn & j->mask);
 }
 
 /* CRC of a header and the pieces behind it; false when a page could not be read. */
@@ -862,18 +873,22 @@ static int write_large(struct journal *j, const struct segment *s, uint8_t kind,
 }
 
 /* The frame's whole length, 0: too much. */
-static uint64_t frame_len(const struct journal *j, const struct iovec *iov, int iov_count)
+static uint64_t frame_len(const struct journal *j, uint8_t kind, const struct iovec *iov,
+			  int iov_count)
 {
 	size_t sum = 0;
 
 	for (int i = 0; i < iov_count; i++)
 		if (emdb_add_ovf_size(sum, iov[i].iov_len, &sum))
 			return 0;
-	return sum > journal_payload_max(j) ? 0 : align_up(FMT_FRAME_HEADER + sum, 8);
+	if (sum > journal_payload_max(j))
+		return 0;
+	return kind == FRAME_BATCH ? align_up(FMT_FRAME_HEADER + sum, 8)
+				   : journal_frame_size(j, sum);
 }
 
-/* What is left once the bytes are at hand. */
-static emdb_err append_at(struct journal *j, uint8_t kind, uint8_t *small, struct iovec *v,
+/* What is left once the bytes are at hand: in `whole`, or else where iov says. */
+static emdb_err append_at(struct journal *j, uint8_t kind, uint8_t *whole, struct iovec *v,
 			  const struct iovec *iov, int iov_count, uint64_t len, unsigned int flags,
 			  uint64_t *ret_lsn)
 {
@@ -886,8 +901,8 @@ static emdb_err append_at(struct journal *j, uint8_t kind, uint8_t *small, struc
 	if (err)
 		return err;
 	s = segment_reserved(j, lsn);
-	if (len <= SMALL_FRAME)
-		rc = write_small(j, s, kind, small, (uint32_t)len, lsn);
+	if (whole)
+		rc = write_whole(j, s, kind, whole, (uint32_t)len, lsn);
 	else
 		rc = write_large(j, s, kind, v, iov, iov_count, (uint32_t)len, lsn);
 	if (unlikely(rc < 0)) {
@@ -913,9 +928,9 @@ static emdb_err append_at(struct journal *j, uint8_t kind, uint8_t *small, struc
 emdb_err journal_append(struct journal *j, uint8_t kind, const struct iovec *iov, int iov_count,
 			unsigned int flags, uint64_t *ret_lsn)
 {
-	const uint64_t len = frame_len(j, iov, iov_count);
+	const uint64_t len = frame_len(j, kind, iov, iov_count);
 	struct iovec stack[STACK_IOV + 2], *v = stack;
-	uint8_t small[SMALL_FRAME];
+	uint8_t small[SMALL_FRAME], *whole = len <= SMALL_FRAME ? small : NULL;
 	emdb_err err;
 
 	if (unlikely(!atomic_load_explicit(&j->running, memory_order_acquire)))
@@ -924,16 +939,19 @@ emdb_err journal_append(struct journal *j, uint8_t kind, const struct iovec *iov
 		return EMDB_ERR_FAILED;
 	if (unlikely(!len))
 		return EMDB_ERR_TXN_TOO_BIG;
-	if (len > SMALL_FRAME && iov_count > STACK_IOV) {
+	if (!whole && j->cfg.vault)
+		whole = base_malloc(len);
+	else if (!whole && iov_count > STACK_IOV)
 		v = base_calloc((size_t)iov_count + 2, sizeof(*v));
-		if (!v)
-			return EMDB_ERR_NOMEM;
-	}
-	err = gather(small, iov, iov_count, len);
+	if (!v || (!whole && j->cfg.vault))
+		return EMDB_ERR_NOMEM;
+	err = gather(whole, iov, iov_count, len);
 	if (!err)
-		err = append_at(j, kind, small, v, iov, iov_count, len, flags, ret_lsn);
+		err = append_at(j, kind, whole, v, iov, iov_count, len, flags, ret_lsn);
 	if (v != stack)
 		base_free(v);
+	if (whole != small)
+		base_free(whole);
 	return err;
 }
 
@@ -979,66 +997,4 @@ uint64_t journal_durable(const struct journal *j)
 bool journal_failed(const struct journal *j)
 {
 	return journal_has_failed(j);
-}
-
-/* ---- Reading ---------------------------------------------------------- */
-
-struct segment *journal_segment_pinned(struct journal *j, uint64_t lsn)
-{
-	return table_find(j, lsn >> j->env.shift);
-}
-
-/* An error code cannot say where; the log does. */
-static EMDB_NOINLINE EMDB_COLD void tell_unreadable(struct journal *j, uint64_t ref, emdb_err err)
-{
-	char name[SEGMENT_NAME_SIZE];
-
-	segment_name(ref >> j->env.shift, name);
-	journal_log(j, EMDB_LOG_ERROR, JOURNAL_DIR "/%s offset %llu: %s", name,
-		    (unsigned long long)(ref_lsn(ref) & j->mask), emdb_strerror(err));
-}
-
-emdb_err journal_rec_pinned(struct journal *j, uint64_t ref, struct rec *ret_rec,
-			    struct segment **ret_seg)
-{
-	struct segment *const s = table_find(j, ref >> j->env.shift);
-	emdb_err err;
-
-	if (unlikely(!s))
-		return EMDB_ERR_CORRUPT;
-	err = segment_rec(s, ref, j->cfg.verify, ret_rec);
-	if (unlikely(err))
-		tell_unreadable(j, ref, err);
-	else if (ret_seg)
-		*ret_seg = s;
-	return err;
-}
-
-emdb_err journal_frame_of_pinned(struct journal *j, uint64_t ref, struct frame *ret_frame,
-				 struct segment **ret_seg)
-{
-	struct segment *const s = table_find(j, ref >> j->env.shift);
-	emdb_err err;
-
-	if (unlikely(!s))
-		return EMDB_ERR_CORRUPT;
-	err = segment_frame_of(s, ref, j->cfg.verify, ret_frame);
-	if (!err && ret_seg)
-		*ret_seg = s;
-	return err;
-}
-
-void journal_prefetch_pinned(struct journal *j, uint64_t ref)
-{
-	struct segment *const s = table_find(j, ref >> j->env.shift);
-
-	if (s)
-		segment_prefetch(s, ref_lsn(ref) & j->mask);
-}
-
-uint32_t journal_size_pinned(struct journal *j, uint64_t ref)
-{
-	const struct segment *const s = table_find(j, ref >> j->env.shift);
-
-	return s ? segment_size_of(s, ref) : 0;
 }

@@ -42,10 +42,11 @@ struct journal_config {
 	uint32_t segment_shift;
 	uint8_t uuid[16];
 	bool read_only;
-	bool salvage;    /* replay skips damage instead of failing */
-	bool memory;     /* no disk: nothing to keep in reserve */
-	bool create;     /* a new store: no manifest yet */
-	bool crc_seeded; /* FMT_INCOMPAT_SEEDED */
+	bool salvage;        /* replay skips damage instead of failing */
+	bool memory;         /* no disk: nothing to keep in reserve */
+	bool create;         /* a new store: no manifest yet */
+	bool crc_seeded;     /* FMT_INCOMPAT_SEEDED */
+	struct vault *vault; /* keys of an encrypted store, borrowed; NULL: it is none */
 	enum emdb_verify verify;
 	enum emdb_flush_policy flush;
 	uint32_t group_window_us;
@@ -116,6 +117,13 @@ EMDB_CHECKED emdb_err journal_append(struct journal *j, uint8_t kind, const stru
 
 /* Largest sum of iov that journal_append() takes. */
 size_t journal_payload_max(const struct journal *j);
+/*
+ * What sealing adds to each record: 0 or 16 bytes.  A frame of one record gets them here; in the iov of a
+ * FRAME_BATCH they are zeros between each record's padding and the next prefix, and counted in its length.
+ */
+size_t journal_tag_size(const struct journal *j);
+/* Bytes of the frame that journal_append() makes of n bytes of one record. */
+uint64_t journal_frame_size(const struct journal *j, size_t n);
 
 /* J3.  Followers wait for the leader's sync; policy GROUP makes it wait for followers. */
 EMDB_CHECKED emdb_err journal_sync(struct journal *j);
@@ -141,7 +149,9 @@ bool journal_failed(const struct journal *j);
 /*
  * The record that ref names, decoded, its frame verified as the policy says.
  * Valid while the caller's epoch pin lasts; *ret_seg may be NULL, else
- * segment_ref() on it makes the bytes outlive the pin.
+ * segment_ref() on it makes the bytes outlive the pin.  Of an encrypted store the bytes are a
+ * copy, opened for this call or an earlier one, that goes with the pin: there *ret_seg does
+ * not keep them, and who reads much under one pin keeps much (journal_copy() does not).
  * Errors: CORRUPT (also: ref outside of any segment), IO (the disk did not
  * deliver the page).
  */
@@ -153,6 +163,12 @@ EMDB_CHECKED emdb_err journal_frame_of_pinned(struct journal *j, uint64_t ref,
 
 /* The record is going to be read: lets its first cache lines come meanwhile. */
 void journal_prefetch_pinned(struct journal *j, uint64_t ref);
+/*
+ * Copies len bytes of the value of ref from skip on to dst; keeps nothing.  With dst NULL: only
+ * looks whether they are there.  Errors: as above, and NOMEM.
+ */
+EMDB_CHECKED emdb_err journal_copy_pinned(struct journal *j, uint64_t ref, uint64_t skip,
+					  uint64_t len, void *dst);
 
 /* Bytes that the record takes, its header or prefix included; unverified; 0: it cannot be read. */
 uint32_t journal_size_pinned(struct journal *j, uint64_t ref);

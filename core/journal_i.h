@@ -63,6 +63,10 @@ struct seg_table {
 	_Atomic(struct segment *) slot[]; /* atomic: release by who adds, acquire by readers */
 };
 
+/* Opened records that are large, kept for who reads them in small pieces. */
+#define PLAIN_SLOTS 32u
+#define PLAIN_MIN   16384u
+
 struct sync_req {
 	struct sync_req *next;
 	void (*done)(void *ctx, emdb_err err);
@@ -76,6 +80,8 @@ struct journal {
 	struct segment_env env;
 	uint64_t mask;     /* segment bytes - 1 */
 	uint64_t low_room; /* kept back when space is low */
+	uint32_t tag;      /* what sealing adds to a record */
+	uint32_t seal_len; /* of a SEAL frame */
 
 	char pad0[CACHE_LINE];
 	_Atomic(uint64_t) tail; /* next LSN; atomic, see above */
@@ -92,6 +98,8 @@ struct journal {
 	char pad2[CACHE_LINE];
 	_Atomic(uint64_t) appends; /* atomic */
 	struct inflight slots[JOURNAL_SLOTS];
+	/* Freed through the epoch; atomic: release by who opened it, acquire by readers. */
+	_Atomic(struct plain *) plains[PLAIN_SLOTS];
 
 	struct mutex roll_lock;
 	struct segment *spare;   /* guarded by roll_lock; the list holds the reference */
@@ -205,5 +213,18 @@ void keeper_kick(struct journal *j);
 EMDB_CHECKED emdb_err threads_start(struct journal *j);
 /* Serves what is queued, then ends both. */
 void threads_stop(struct journal *j);
+
+/* The segment with this id; NULL: none. Under a pin, or while it cannot go. */
+static inline struct segment *table_find(const struct journal *j, uint64_t id)
+{
+	const struct seg_table *const t = atomic_load_explicit(&j->table, memory_order_acquire);
+	struct segment *s;
+
+	for (uint64_t i = id & t->mask;; i = (i + 1) & t->mask) {
+		s = atomic_load_explicit(&t->slot[i], memory_order_acquire);
+		if (!s || s->id == id)
+			return s;
+	}
+}
 
 #endif

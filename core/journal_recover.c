@@ -33,6 +33,7 @@ struct walk {
 	struct manifest *found;      /* new ones */
 	bool salvage;
 	bool quiet;        /* no detail: the caller of journal_open is gone */
+	struct buf view;   /* of the frame at hand, when it is sealed */
 	bool looked;       /* behind the first stop */
 	bool alive;        /* there is a good frame behind it */
 	size_t last_alive; /* last segment that holds a good frame behind it */
@@ -164,6 +165,16 @@ static emdb_err damage(struct walk *w, const struct segment *s, uint64_t off, ui
 	return manifest_gap_add(w->found, s->base + off, to - off);
 }
 
+/* *why says what is there; an error is the machine's. */
+static emdb_err read_frame(struct walk *w, const struct segment *s, uint64_t off, uint64_t end,
+			   struct stop *why, struct frame *ret)
+{
+	const emdb_err err = segment_view(s, off, end, &w->view, &why->st, ret);
+
+	why->unreadable = err == EMDB_ERR_IO;
+	return why->unreadable ? EMDB_OK : err;
+}
+
 /* A good frame: counts it and hands it over. */
 static emdb_err hand_over(struct walk *w, struct segment *s, const struct frame *f)
 {
@@ -190,7 +201,9 @@ static emdb_err walk_sealed(struct walk *w, struct segment *s, uint64_t off)
 			continue;
 		}
 		if (off < end)
-			why.unreadable = segment_parse(s, off, end, true, &why.st, &f) != EMDB_OK;
+			err = read_frame(w, s, off, end, &why, &f);
+		if (err)
+			break;
 		if (off < end && !why.unreadable && why.st == FRAME_OK) {
 			off += f.len;
 			err = hand_over(w, s, &f);
@@ -243,7 +256,8 @@ static emdb_err judge(struct walk *w, size_t i, uint64_t *off, const struct stop
 	       next_frame(s, behind(s, at, why, whole), file_end(s), whole, &f, &next);
 	*ret = GO_ON;
 	*off = next;
-	if (s->base + at < w->end->durable_mark || why->unreadable)
+	/* What does not authenticate was written by nobody who crashed. */
+	if (s->base + at < w->end->durable_mark || why->unreadable || why->st == FRAME_FORGED)
 		return judge_damage(w, s, at, next, more, why, ret);
 	if (whole && more) {
 		journal_log(w->j, EMDB_LOG_INFO,
@@ -269,7 +283,9 @@ static emdb_err walk_open(struct walk *w, size_t i, uint64_t off, enum verdict *
 		struct frame f;
 
 		if (off < end)
-			why.unreadable = segment_parse(s, off, end, true, &why.st, &f) != EMDB_OK;
+			err = read_frame(w, s, off, end, &why, &f);
+		if (err)
+			break;
 		if (off >= end || why.unreadable || why.st != FRAME_OK) {
 			w->end->lsn = s->base + off;
 			err = judge(w, i, &off, &why, ret);
@@ -350,9 +366,11 @@ emdb_err journal_replay(struct journal *j, uint64_t from_lsn, journal_replay_fn 
 			  .end = &end,
 			  .gaps = &j->manifest,
 			  .found = &j->found,
-			  .salvage = j->cfg.salvage };
+			  .salvage = j->cfg.salvage,
+			  .view = BUF_INIT };
 	emdb_err err = walk_all(&w, from_lsn);
 
+	buf_release(&w.view);
 	if (err)
 		return err;
 	atomic_store(&j->tail, end.lsn);
@@ -378,7 +396,8 @@ static emdb_err walk_one(struct journal *j, uint64_t id, bool check, journal_rep
 			  .gaps = &gaps,
 			  .found = &found,
 			  .salvage = check,
-			  .quiet = true };
+			  .quiet = true,
+			  .view = BUF_INIT };
 	emdb_err err = EMDB_ERR_INVAL;
 
 	if (s)
@@ -397,6 +416,7 @@ static emdb_err walk_one(struct journal *j, uint64_t id, bool check, journal_rep
 		segment_unref(s);
 	manifest_release(&gaps);
 	manifest_release(&found);
+	buf_release(&w.view);
 	return err;
 }
 

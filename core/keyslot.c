@@ -259,21 +259,27 @@ static void super_mac(const struct superblock *sb, const struct vault_secrets *s
 		      uint8_t mac[static 32])
 {
 	struct superblock bare = *sb;
-	uint8_t m[8 + FMT_SUPER_SIZE];
+	uint8_t m[FMT_SUPER_SIZE];
 
 	bare.frozen_ms = 0;
 	bare.snap_number = 0;
 	memset(bare.mac, 0, sizeof(bare.mac));
-	memcpy(m, "emdbsupr", 8);
-	fmt_super_encode(&bare, m + 8);
-	memset(m + 8 + FMT_SUPER_SIZE - 4, 0, 4);
-	(void)crypto_generichash(mac, 32, m, sizeof(m), secrets->data_key,
-				 sizeof(secrets->data_key));
+	fmt_super_encode(&bare, m);
+	memset(m + FMT_SUPER_SIZE - 4, 0, 4);
+	vault_mac(secrets, "emdbsupr", m, sizeof(m), mac);
 }
 
 void keyslot_mac(struct superblock *sb, const struct vault_secrets *secrets)
 {
 	super_mac(sb, secrets, sb->mac);
+}
+
+bool keyslot_same(const struct superblock *sb, const struct vault *v)
+{
+	uint8_t mac[32];
+
+	super_mac(sb, vault_secrets_of(v), mac);
+	return sb->cipher == (uint32_t)vault_cipher(v) && vault_mac_equal(mac, sb->mac);
 }
 
 /* ---- Slots ----------------------------------------------------------------- */
@@ -298,7 +304,7 @@ emdb_err keyslot_open(const struct superblock *sb, const struct emdb_secret *sec
 	sodium_free(w);
 	if (!err) {
 		super_mac(sb, out, mac);
-		if (sodium_memcmp(mac, sb->mac, sizeof(mac)) != 0)
+		if (!vault_mac_equal(mac, sb->mac))
 			err = EMDB_ERR_CORRUPT;
 	}
 	if (!err && ret_slot)

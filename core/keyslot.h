@@ -41,6 +41,9 @@ EMDB_CHECKED emdb_err keyslot_open(const struct superblock *sb, const struct emd
 EMDB_CHECKED emdb_err keyslot_vault(const struct superblock *sb, const struct emdb_secret *secret,
 				    struct vault **ret);
 
+/* Is this the superblock of a store with these keys, and nobody has changed it? */
+bool keyslot_same(const struct superblock *sb, const struct vault *v) EMDB_MUST_CHECK;
+
 /* Fills slot `slot` of sb (its uuid and cipher must be set). INVAL, NOMEM, IO: no randomness. */
 EMDB_CHECKED emdb_err keyslot_fill(struct superblock *sb, uint32_t slot, struct emdb_io *io,
 				   const struct emdb_secret *secret,

@@ -477,7 +477,7 @@ emdb_err emdb_get_ref(emdb_db *db, uint64_t ns, const void *key, size_t key_len,
 	emdb_err err;
 
 	err = find_value_pinned(db, ns, key, key_len, &e);
-	if (!err && e.rec.kind == REC_PUT) {
+	if (!err && e.rec.kind == REC_PUT && !db->vault) {
 		segment_ref(e.seg);
 		*ret_ref =
 			(struct emdb_ref){ e.rec.value, e.rec.value_len, e.seg, REF_KIND_SEGMENT };

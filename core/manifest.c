@@ -127,7 +127,7 @@ static bool old_is_there(struct emdb_io *io, int dirfd, uint64_t generation)
 
 emdb_err manifest_store(struct manifest *m, struct emdb_io *io, int dirfd, bool *ret_applied)
 {
-	const size_t n = fmt_manifest_size(m->head.nsegs, m->head.ngaps);
+	const size_t n = fmt_manifest_len(&m->head);
 	uint8_t *buf;
 	int rc;
 
@@ -145,6 +145,49 @@ emdb_err manifest_store(struct manifest *m, struct emdb_io *io, int dirfd, bool 
 	if (rc < 0 && ret_applied)
 		*ret_applied = !old_is_there(io, dirfd, m->head.generation);
 	return err_of_io(rc);
+}
+
+/* ---- MAC --------------------------------------------------------------- */
+
+static emdb_err mac_of(const struct manifest *m, const struct vault *v, uint8_t mac[static 32])
+{
+	struct manifest_head h = m->head;
+	const size_t n = fmt_manifest_len(&h);
+	uint8_t *const buf = base_malloc(n);
+
+	if (!buf)
+		return EMDB_ERR_NOMEM;
+	h.generation = h.next_segment = 0;
+	h.ckpt = h.ckpt_lsn = h.ckpt_prev = h.ckpt_prev_lsn = 0;
+	memset(h.mac, 0, sizeof(h.mac));
+	fmt_manifest_encode(&h, m->segs, m->gaps, buf);
+	memset(buf + n - 4, 0, 4);
+	vault_mac(vault_secrets_of(v), "emdbmani", buf, n, mac);
+	base_free(buf);
+	return EMDB_OK;
+}
+
+emdb_err manifest_mac_set(struct manifest *m, const struct vault *v)
+{
+	memset(m->head.mac, 0, sizeof(m->head.mac));
+	m->head.flags &= ~(uint64_t)MANIFEST_MAC;
+	if (!v)
+		return EMDB_OK;
+	m->head.flags |= MANIFEST_MAC;
+	return mac_of(m, v, m->head.mac);
+}
+
+emdb_err manifest_mac_check(const struct manifest *m, const struct vault *v)
+{
+	uint8_t mac[32];
+	emdb_err err;
+
+	if (!v || !(m->head.flags & MANIFEST_MAC))
+		return v || (m->head.flags & MANIFEST_MAC) ? EMDB_ERR_CORRUPT : EMDB_OK;
+	err = mac_of(m, v, mac);
+	if (!err && !vault_mac_equal(mac, m->head.mac))
+		err = EMDB_ERR_CORRUPT;
+	return err;
 }
 
 /* Index of the first row whose id is at least id. */

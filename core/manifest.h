@@ -4,6 +4,15 @@
  * Which segments exist, how long the sealed ones are, which gaps they have, up to where everything
  * is durable, which checkpoint counts. Layout in format.h.
  *
+ * The manifest of an encrypted store has a MAC, so that nobody without a key can shorten or drop
+ * segments or list frames as gaps:
+ *
+ *	MAC = BLAKE2b-256(key: data key, message: "emdbmani", the file with generation, next segment
+ *		id, checkpoints, MAC and CRC zero)
+ *
+ * What is left out is what restoring and rolling back change, which need no key; none of it can
+ * make anything disappear.
+ *
  * Ownership: plain values, no I/O state; a struct manifest owns its two arrays.
  * Thread-safety: none; the journal changes a copy and swaps it in under its manifest lock.
  *
@@ -13,6 +22,7 @@
 #ifndef EMDB_MANIFEST_H
 #define EMDB_MANIFEST_H
 
+#include "core/crypto.h"
 #include "core/emdb.h"
 #include "core/format.h"
 #include "core/io.h"
@@ -49,6 +59,11 @@ EMDB_CHECKED emdb_err manifest_load(struct emdb_io *io, int dirfd, struct manife
  */
 EMDB_CHECKED emdb_err manifest_store(struct manifest *m, struct emdb_io *io, int dirfd,
 				     bool *ret_applied);
+
+/* The last thing before it is stored: sets the MAC. v NULL: not encrypted, no MAC. Only NOMEM. */
+EMDB_CHECKED emdb_err manifest_mac_set(struct manifest *m, const struct vault *v);
+/* CORRUPT: the MAC is missing or wrong, or there is one without v. NOMEM. */
+EMDB_CHECKED emdb_err manifest_mac_check(const struct manifest *m, const struct vault *v);
 
 /* NULL when not listed. The pointer dies with the next change. */
 struct manifest_seg *manifest_find(const struct manifest *m, uint64_t id);

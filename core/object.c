@@ -71,7 +71,7 @@ emdb_err commit_rec(emdb_db *db, struct rec *r, const struct iovec *value_iov, i
 		base_free(head);
 	if (err)
 		return err;
-	err = apply_rec(&a, r, lsn, (uint32_t)align_up(FMT_FRAME_HEADER + n + r->value_len, 8),
+	err = apply_rec(&a, r, lsn, (uint32_t)journal_frame_size(db->j, n + r->value_len),
 			old_known, old);
 	end = apply_end(&a);
 	if (err || end)
@@ -129,6 +129,35 @@ emdb_err batch_add(struct batch *b, const struct rec *r)
 	return EMDB_OK;
 }
 
+/* Makes room for tags: records and their prefixes are what they will be on disk. */
+static emdb_err batch_spread(struct batch *b, size_t tag)
+{
+	struct buf wide = BUF_INIT;
+	size_t at = FMT_BATCH_HEADER, len;
+
+	if (tag == 0)
+		return EMDB_OK;
+	if (buf_reserve(&wide, b->buf.len + b->count * tag))
+		return EMDB_ERR_NOMEM;
+	memcpy(wide.data, b->buf.data, FMT_BATCH_HEADER);
+	wide.len = FMT_BATCH_HEADER;
+	for (; at < b->buf.len; at += len) {
+		const uint8_t *const from = b->buf.data + at;
+		uint8_t *const to = wide.data + wide.len;
+		const uint32_t word = get_u32(from);
+
+		len = (word & 0xffffffu) * 8u;
+		memcpy(to, from, len);
+		memset(to + len, 0, tag);
+		put_u32(to, word + (uint32_t)(tag / 8));
+		put_u32(to + 4, (uint32_t)(wide.len / 8));
+		wide.len += len + tag;
+	}
+	buf_release(&b->buf);
+	b->buf = wide;
+	return EMDB_OK;
+}
+
 emdb_err batch_commit(emdb_db *db, struct batch *b, unsigned int flags)
 {
 	struct apply a = APPLY_INIT(db, false);
@@ -139,6 +168,9 @@ emdb_err batch_commit(emdb_db *db, struct batch *b, unsigned int flags)
 
 	if (b->count == 0)
 		return EMDB_OK;
+	err = batch_spread(b, journal_tag_size(db->j));
+	if (err)
+		return err;
 	put_u32(b->buf.data + FMT_FRAME_HEADER, b->count);
 	iov = (struct iovec){ b->buf.data + FMT_FRAME_HEADER, b->buf.len - FMT_FRAME_HEADER };
 	if (iov.iov_len > journal_payload_max(db->j))

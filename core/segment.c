@@ -50,6 +50,7 @@ static void segment_free(struct segment *s)
 	if (!s)
 		return;
 	io_munmap(s->io, s->map, segment_bytes(s));
+	seal_key_free(s->key);
 	(void)io_close(s->io, s->fd);
 	emdb_io_free(s->io);
 	base_free(s->seen);
@@ -138,10 +139,13 @@ static int create_file(const struct segment_env *env, const char *name, int *ret
 	return rc;
 }
 
-static void take_salt(const struct segment_env *env, struct segment *s, const uint8_t salt[32])
+static int take_salt(const struct segment_env *env, struct segment *s, const uint8_t salt[32])
 {
 	memcpy(s->salt, salt, sizeof(s->salt));
 	s->crc_seed = env->crc_seeded ? fmt_crc_seed(salt) : 0;
+	if (!env->vault)
+		return 0;
+	return seal_key_new(env->vault, SEAL_SEGMENT, s->id, salt, &s->key) ? -ENOMEM : 0;
 }
 
 static int fill_new(const struct segment_env *env, struct segment *s)
@@ -161,9 +165,10 @@ static int fill_new(const struct segment_env *env, struct segment *s)
 	memcpy(h.uuid, env->uuid, sizeof(h.uuid));
 	memcpy(h.boot_id, env->boot_id, sizeof(h.boot_id));
 	memcpy(s->boot_id, h.boot_id, sizeof(s->boot_id));
-	take_salt(env, s, h.salt);
 	fmt_seg_encode(&h, buf);
-	rc = io_pwrite_full(env->io, s->fd, buf, sizeof(buf), 0);
+	rc = take_salt(env, s, h.salt);
+	if (rc == 0)
+		rc = io_pwrite_full(env->io, s->fd, buf, sizeof(buf), 0);
 	/* Header and name must be durable before a manifest lists the segment. */
 	if (rc == 0)
 		rc = io_fdatasync(env->io, s->fd);
@@ -200,27 +205,28 @@ emdb_err segment_create(const struct segment_env *env, uint64_t id, struct segme
 	return EMDB_OK;
 }
 
-/* Reads and checks the header; NULL or what is wrong with it. */
-static const char *header_check(const struct segment_env *env, struct segment *s,
-				const uint8_t *buf, size_t n, bool salvage)
+/* Checks the header and takes what is needed of it; *ret_why is set when it is not good. */
+static int header_check(const struct segment_env *env, struct segment *s, const uint8_t *buf,
+			size_t n, bool salvage, const char **ret_why)
 {
 	struct seg_header h;
 
 	if (!fmt_seg_decode(buf, n, &h)) {
+		if (!salvage)
+			*ret_why = "the segment header does not check out";
 		/* What is damaged may be something else than the salt. */
-		if (n == FMT_SEG_HEADER)
-			take_salt(env, s, buf + FMT_SEG_SALT);
-		return salvage ? NULL : "the segment header does not check out";
+		return n == FMT_SEG_HEADER ? take_salt(env, s, buf + FMT_SEG_SALT) : 0;
 	}
 	if (memcmp(h.uuid, env->uuid, sizeof(h.uuid)) != 0)
-		return "the segment belongs to another store";
-	if (h.id != s->id)
-		return "the file is another segment under this name";
-	if (h.segment_shift != env->shift)
-		return "the segment size is not that of the store";
+		*ret_why = "the segment belongs to another store";
+	else if (h.id != s->id)
+		*ret_why = "the file is another segment under this name";
+	else if (h.segment_shift != env->shift)
+		*ret_why = "the segment size is not that of the store";
+	if (*ret_why)
+		return 0;
 	memcpy(s->boot_id, h.boot_id, sizeof(s->boot_id));
-	take_salt(env, s, h.salt);
-	return NULL;
+	return take_salt(env, s, h.salt);
 }
 
 emdb_err segment_open(const struct segment_env *env, uint64_t id, bool writable, bool salvage,
@@ -246,7 +252,7 @@ emdb_err segment_open(const struct segment_env *env, uint64_t id, bool writable,
 	if (rc == 0)
 		rc = io_pread_full(env->io, s->fd, buf, sizeof(buf), 0, &n);
 	if (rc == 0)
-		why = header_check(env, s, buf, n, salvage);
+		rc = header_check(env, s, buf, n, salvage, &why);
 	if (rc == 0 && !why)
 		rc = io_mmap_ro(env->io, s->fd, segment_bytes(s), &s->map);
 	if (rc < 0 || why) {

@@ -9,6 +9,7 @@
 #ifndef EMDB_SEGMENT_I_H
 #define EMDB_SEGMENT_I_H
 
+#include "core/crypto.h"
 #include "core/segment.h"
 
 enum segment_state { SEGMENT_SPARE, SEGMENT_ACTIVE, SEGMENT_ROLLED, SEGMENT_SEALED };
@@ -26,7 +27,8 @@ struct segment {
 	uint8_t boot_id[16]; /* of the writer; immutable */
 	uint8_t salt[32];    /* immutable */
 	uint32_t crc_seed;   /* of its frames; immutable */
-	int fd;              /* -1 once sealed; then nobody writes or syncs any more */
+	struct seal_key *key;   /* NULL: not encrypted, or nobody has the key; immutable */
+	int fd;                 /* -1 once sealed; then nobody writes or syncs any more */
 	_Atomic(uint64_t) size; /* of the file; atomic */
 	_Atomic(uint64_t)
 		len; /* frames end at or before here; while active: the capacity; atomic */
@@ -44,6 +46,7 @@ struct segment_env {
 	uint8_t uuid[16];
 	uint8_t boot_id[16]; /* zeros: unknown */
 	bool crc_seeded;     /* FMT_INCOMPAT_SEEDED */
+	struct vault *vault; /* NULL: not encrypted, or frames are not to be opened */
 };
 
 #define SEGMENT_NAME_SIZE 24
@@ -101,6 +104,25 @@ uint64_t segment_last_byte(const struct segment *s, uint64_t off, uint64_t end);
 void segment_prefetch(const struct segment *s, uint64_t off);
 
 /* The record of ref, which lies in s. CORRUPT or IO. */
+/*
+ * The frame at off, CRC checked; of an encrypted segment its view, in `view`, which is overwritten.
+ * *ret_st and errors as segment_parse(), also NOMEM.
+ */
+EMDB_CHECKED emdb_err segment_view(const struct segment *s, uint64_t off, uint64_t end,
+				   struct buf *view, enum frame_status *ret_st, struct frame *ret);
+
+/* A record of an encrypted segment, opened. */
+struct plain {
+	struct epoch_node node;
+	uint64_t ref;
+	struct rec rec;
+	size_t n;
+	uint8_t bytes[]; /* its fields */
+};
+/* To be freed with base_free(). CORRUPT, IO or NOMEM. */
+EMDB_CHECKED emdb_err segment_open_rec(const struct segment *s, uint64_t ref, struct plain **ret);
+
+/* The record of ref, which lies in s, not encrypted. CORRUPT or IO. */
 EMDB_CHECKED emdb_err segment_rec(struct segment *s, uint64_t ref, enum emdb_verify verify,
 				  struct rec *ret);
 /* The frame that holds it. */

@@ -321,7 +321,7 @@ emdb_err emdb_snapshot_open(emdb_db *db, const char *name, const struct emdb_opt
 	if (err)
 		return err;
 	(void)snprintf(path, sizeof(path), STOREDIR_SNAPSHOTS "/%s", s.name);
-	err = db_open_at(db->dirfd, path, &o, ret_snapshot);
+	err = db_open_snapshot(db, path, &o, ret_snapshot);
 	/* One that is removed while it is being opened looks damaged. */
 	if (err && emdb_snapshot_get(db, s.name, &s) == EMDB_ERR_NOT_FOUND)
 		err = EMDB_ERR_NOT_FOUND;
@@ -493,6 +493,8 @@ static emdb_err fill(emdb_db *db, struct cut *cut, uint64_t number, int fd)
 
 	if (!err)
 		err = link_checkpoint(db, cut, fd);
+	if (!err)
+		err = manifest_mac_set(&cut->m, db->vault);
 	if (!err)
 		err = manifest_store(&cut->m, db->io, fd, NULL);
 	sb.frozen_ms = cut->now_ms > 0 ? cut->now_ms : 1;

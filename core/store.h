@@ -262,8 +262,12 @@ emdb_err db_open_found(const char *path, const struct emdb_options *opts,
 		       void (*found)(void *ctx, const struct emdb_detail *detail), void *found_ctx,
 		       emdb_db **ret_db);
 
-/* emdb_open(), path being relative to a directory. */
-emdb_err db_open_at(int dirfd, const char *path, const struct emdb_options *opts, emdb_db **ret_db);
+/*
+ * emdb_open() of a snapshot of db, path being relative to db's directory.  Of an encrypted store it
+ * needs no secret, when it has the same keys.
+ */
+emdb_err db_open_snapshot(const emdb_db *db, const char *path, const struct emdb_options *opts,
+			  emdb_db **ret_db);
 
 /* Ready for a change?  READ_ONLY or FAILED when not. */
 emdb_err db_writable(emdb_db *db);

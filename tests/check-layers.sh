@@ -17,7 +17,7 @@ sync guard
 io
 codec
 format extent
-crypto keyslot
+crypto keyslot sealed
 epoch
 manifest
 segment journal

@@ -253,7 +253,7 @@ static inline void check_canonical(const struct rec *r, const uint8_t *p, size_t
 	size_t m;
 	uint8_t *const again = encode(r, 0, &m);
 
-	CHECK(m <= n && n - m < 8);
+	CHECK(m <= n && n - m < 8 + FMT_TAG);
 	CHECK_MEM(again, m, p, m);
 	free(again);
 }

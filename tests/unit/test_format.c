@@ -104,11 +104,11 @@ TEST(test_format__padding_is_zero_and_short)
 		struct rec r = any_rec(&rnd, kind, 20);
 		struct rec got;
 		size_t n;
-		uint8_t *const p = encode(&r, 8, &n);
+		uint8_t *const p = encode(&r, 8 + FMT_TAG, &n);
 
 		CHECK(!fmt_rec_decode(kind, p, n, &got));
 		CHECK(fmt_rec_decode(kind, p, n - 1, &got));
-		for (size_t k = n - 8; k < n - 1; k++) {
+		for (size_t k = n - 8 - FMT_TAG; k < n - 1; k++) {
 			p[k] = 1;
 			CHECK(!fmt_rec_decode(kind, p, n - 1, &got));
 			p[k] = 0;
