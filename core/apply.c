@@ -32,30 +32,40 @@ static void tomb_add_pinned(emdb_db *db, uint64_t ref, uint32_t size)
 
 /* ---- Namespaces ----------------------------------------------------------- */
 
+static void ns_free_node(struct epoch_node *node)
+{
+	struct ns *const ns = container_of(node, struct ns, node);
+
+	hidx_release(&ns->idx);
+	if (ns->ord)
+		oidx_release(ns->ord);
+	base_free(ns->ord);
+	base_free(ns);
+}
+
 emdb_err ns_new(emdb_db *db, uint64_t id, struct ns **ret)
 {
 	struct ns *const ns = base_calloc(1, sizeof(*ns));
 
 	if (!ns)
 		return EMDB_ERR_NOMEM;
+	if (db->ordered) {
+		ns->ord = base_malloc(sizeof(*ns->ord));
+		if (!ns->ord) {
+			base_free(ns);
+			return EMDB_ERR_NOMEM;
+		}
+		oidx_init(ns->ord, &db->epoch);
+	}
 	ns->id = id;
 	hidx_init(&ns->idx, &db->epoch);
 	atomic_store_explicit(&ns->mode, STORE_DIR_MODE, memory_order_relaxed);
 	if (id != EMDB_ROOT && hidx_insert(&db->nstab, mix64(id), (uint64_t)(uintptr_t)ns)) {
-		hidx_release(&ns->idx);
-		base_free(ns);
+		ns_free_node(&ns->node);
 		return EMDB_ERR_NOMEM;
 	}
 	*ret = ns;
 	return EMDB_OK;
-}
-
-static void ns_free_node(struct epoch_node *node)
-{
-	struct ns *const ns = container_of(node, struct ns, node);
-
-	hidx_release(&ns->idx);
-	base_free(ns);
 }
 
 void ns_maybe_free_pinned(emdb_db *db, struct ns *ns)
@@ -183,6 +193,12 @@ static emdb_err unname(struct apply *a, struct ns *ns, const struct entry *old, 
 	}
 }
 
+/* Is there an ordered index to be kept?  After a replay it is built at once. */
+static bool is_ordered(const struct apply *a, const struct ns *ns)
+{
+	return ns->ord && !a->replay;
+}
+
 /* Puts an entry into its namespace, over what is there.  Counts are the caller's. */
 static emdb_err set_entry(struct apply *a, struct ns *ns, const struct rec *r, uint64_t ref,
 			  uint64_t flags, uint32_t size, uint64_t hash, uint64_t id,
@@ -197,6 +213,8 @@ static emdb_err set_entry(struct apply *a, struct ns *ns, const struct rec *r, u
 		ret = hidx_insert(&ns->idx, hash, ref | flags);
 	if (ret)
 		return ret == -ENOMEM ? EMDB_ERR_NOMEM : EMDB_ERR_CORRUPT;
+	if (!old && is_ordered(a, ns) && order_add(ns, r->key, r->key_len))
+		return EMDB_ERR_NOMEM;
 	live_add_pinned(db, ref, size);
 	if (is_new_name(r))
 		ns_touch(a, ns, r, ref);
@@ -413,6 +431,11 @@ static emdb_err drop_one(struct apply *a, struct ns *ns, struct buf *todo, uint6
 			tie = slots[n - 1].tie + 1;
 		}
 	}
+	/* Outside of replays nothing stays. */
+	if (is_ordered(a, ns)) {
+		oidx_clear(ns->ord);
+		atomic_store(&ns->ord_missing, 0);
+	}
 	return EMDB_OK;
 }
 
@@ -480,6 +503,8 @@ static emdb_err apply_del(struct apply *a, const struct rec *r, uint64_t ref, bo
 		return EMDB_OK;
 	if (hidx_remove(&ns->idx, hash, old->slot))
 		return EMDB_ERR_CORRUPT;
+	if (is_ordered(a, ns) && order_remove(ns, r->key, r->key_len))
+		return EMDB_ERR_NOMEM;
 	child = r->kind == REC_DROP && old->rec.kind == REC_NS ? ns_any_pinned(a->db, old->id)
 							       : NULL;
 	if (child && atomic_load(&child->ref) == old->ref)

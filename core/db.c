@@ -590,6 +590,7 @@ static emdb_err recover(emdb_db *db, const struct emdb_options *o, bool create)
 static void take_options(emdb_db *db, const struct emdb_options *o)
 {
 	db->read_only = o->flags & EMDB_OPEN_READ_ONLY;
+	db->ordered = o->flags & EMDB_OPEN_ORDERED;
 	db->flush = o->flush;
 	db->default_ttl_ms = o->default_ttl_ms;
 	db->sweep_interval_ms = o->sweep_interval_ms;
@@ -604,8 +605,6 @@ static emdb_err check_options(const struct emdb_options *o)
 	if (o->size != sizeof(*o) || o->default_ttl_ms < 0 || o->flush > EMDB_FLUSH_WRITE_THROUGH ||
 	    o->verify > EMDB_VERIFY_NEVER || o->cipher > EMDB_CIPHER_CHACHA20_POLY1305)
 		return EMDB_ERR_INVAL;
-	if (o->flags & EMDB_OPEN_ORDERED)
-		return EMDB_ERR_UNSUPPORTED;
 	return EMDB_OK;
 }
 
@@ -653,6 +652,8 @@ static emdb_err open_in(emdb_db *db, int at, const char *path, const struct emdb
 		err = root_init(db);
 	if (!err)
 		err = recover(db, o, create);
+	if (!err && db->ordered)
+		err = order_build(db);
 	if (!err && create)
 		err = write_super(db);
 	if (!err && path && !db->read_only)
@@ -863,19 +864,23 @@ void emdb_flush_async(emdb_db *db, void (*done)(void *ctx, emdb_err err), void *
 
 /* ---- Statistics ---------------------------------------------------------------------------------- */
 
+static uint64_t ns_memory(const struct ns *ns)
+{
+	return sizeof(*ns) + hidx_memory(&ns->idx) - sizeof(ns->idx) +
+	       (ns->ord ? sizeof(*ns->ord) + oidx_memory(ns->ord) : 0);
+}
+
 static uint64_t index_memory(emdb_db *db)
 {
 	const unsigned int pin = epoch_pin(&db->epoch);
-	uint64_t n = hidx_memory(&db->nstab) + hidx_memory(&db->root->idx) + sizeof(struct ns);
+	uint64_t n = hidx_memory(&db->nstab) + ns_memory(db->root);
 	struct hidx_slot slots[STORE_WALK];
 	uint64_t from = 0;
 	size_t got;
 
 	while ((got = hidx_walk_pinned(&db->nstab, from, 0, slots, STORE_WALK)) != 0) {
 		for (size_t i = 0; i < got; i++) {
-			const struct ns *const ns = (const struct ns *)(uintptr_t)slots[i].value;
-
-			n += sizeof(*ns) + hidx_memory(&ns->idx) - sizeof(ns->idx);
+			n += ns_memory((const struct ns *)(uintptr_t)slots[i].value);
 		}
 		if (slots[got - 1].hash == UINT64_MAX)
 			break;

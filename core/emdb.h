@@ -191,7 +191,7 @@ enum emdb_verify {
 #define EMDB_OPEN_EXCLUSIVE 0x02u /* with CREATE: fail when there is one */
 #define EMDB_OPEN_READ_ONLY 0x04u /* change nothing; nothing expires by sweep */
 #define EMDB_OPEN_NO_URING  0x08u /* plain system calls only */
-#define EMDB_OPEN_ORDERED   0x10u /* keep the ordered index: ranges */
+#define EMDB_OPEN_ORDERED   0x10u /* keep all keys in order: emdb_range_new() */
 #define EMDB_OPEN_SALVAGE   0x20u /* with READ_ONLY: open a damaged store, show the rest */
 
 enum emdb_log_level { EMDB_LOG_DEBUG, EMDB_LOG_INFO, EMDB_LOG_WARN, EMDB_LOG_ERROR };
@@ -376,6 +376,51 @@ EMDB_API EMDB_CHECKED emdb_err emdb_iter_new(emdb_db *db, uint64_t ns, unsigned 
 /* EMDB_ERR_NOT_FOUND at the end.  CORRUPT: this entry is damaged, call again to go on. */
 EMDB_API EMDB_CHECKED emdb_err emdb_iter_next(emdb_iter *iter, struct emdb_entry *ret_entry);
 EMDB_API void emdb_iter_free(emdb_iter *iter);
+
+/* ---- Ranges -------------------------------------------------------------- */
+
+/* emdb_range.flags, beside EMDB_ITER_* */
+#define EMDB_RANGE_REVERSE      0x100u /* from the last key to the first */
+#define EMDB_RANGE_TO_INCLUSIVE 0x200u /* the key `to` itself is in the range */
+
+/*
+ * Which keys of a namespace, and in which direction.  Keys are ordered as memcmp(3) does, a key
+ * before those that it is the start of.  from, after and to are meant in walking direction: in
+ * reverse, from is the highest key and to the lowest.  NULL pointers are no bounds; a pointer with
+ * length 0 is the empty key.  All that is given applies together.  Every field's zero is its default;
+ * set size to sizeof(struct emdb_range).
+ */
+struct emdb_range {
+	size_t size;
+	unsigned int flags;
+	const void *from; /* starts with this key, or the next */
+	size_t from_len;
+	const void *after; /* starts behind this key: for paging, the last one of the page before */
+	size_t after_len;
+	const void *to; /* ends before this key, or with it: EMDB_RANGE_TO_INCLUSIVE */
+	size_t to_len;
+	const void *prefix; /* only keys that start with this */
+	size_t prefix_len;
+	uint64_t limit; /* at most so many entries; 0: all */
+};
+
+/*
+ * Walks a range of one namespace in order.  range may be NULL: everything; what it points to is
+ * copied.  Go on with emdb_iter_next() and emdb_iter_free().  Others may change the store meanwhile:
+ * entries present during the whole walk come exactly once and in order; those that come or
+ * go may or may not; values are those of the moment they are handed out or a little before.
+ * Keys and values stay valid until the next call on the iterator.  Memory use is bounded:
+ * some dozens of keys and one value.
+ *
+ * The store must have been opened with EMDB_OPEN_ORDERED, which keeps all keys in memory, in
+ * order: a key of n bytes takes about n + 3, less where keys start alike.
+ * When entries were damaged as the store was opened, nobody knows their keys: a walk over their namespace
+ * begins with CORRUPT, and goes on with the others.
+ *
+ * Errors: NOT_ORDERED, NOT_FOUND (no such namespace), KEY_TOO_LONG, INVAL, NOMEM.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_range_new(emdb_db *db, uint64_t ns,
+					      const struct emdb_range *range, emdb_iter **ret_iter);
 
 /* ---- Namespaces ------------------------------------------------------ */
 

@@ -428,7 +428,7 @@ static emdb_err big_value(emdb_db *db, uint64_t id, void **ret_value, size_t *re
 	}
 }
 
-static emdb_err entry_value(emdb_db *db, const struct entry *e, void **ret_value, size_t *ret_len)
+emdb_err entry_value_pinned(emdb_db *db, const struct entry *e, void **ret_value, size_t *ret_len)
 {
 	uint8_t *p;
 	emdb_err err;
@@ -460,7 +460,7 @@ emdb_err emdb_get(emdb_db *db, uint64_t ns, const void *key, size_t key_len, voi
 
 	err = find_value_pinned(db, ns, key, key_len, &e);
 	if (!err)
-		err = entry_value(db, &e, ret_value, ret_len);
+		err = entry_value_pinned(db, &e, ret_value, ret_len);
 	epoch_unpin(&db->epoch, pin);
 	return err;
 }
@@ -482,7 +482,7 @@ emdb_err emdb_get_ref(emdb_db *db, uint64_t ns, const void *key, size_t key_len,
 		*ret_ref =
 			(struct emdb_ref){ e.rec.value, e.rec.value_len, e.seg, REF_KIND_SEGMENT };
 	} else if (!err) {
-		err = entry_value(db, &e, &copy, &len);
+		err = entry_value_pinned(db, &e, &copy, &len);
 		if (!err)
 			*ret_ref = (struct emdb_ref){ copy, len, copy, REF_KIND_COPY };
 	}
@@ -596,7 +596,7 @@ emdb_err emdb_remove(emdb_db *db, uint64_t ns, const void *key, size_t key_len, 
 	if (err)
 		return err;
 	if (ret_value)
-		err = entry_value(db, &op.entry, &value, &len);
+		err = entry_value_pinned(db, &op.entry, &value, &len);
 	if (!err) {
 		rec_of_del(&op.entry, db_now_ns(db), &r);
 		err = commit_rec(db, &r, NULL, 0, JOURNAL_RESERVE, true, &op.entry, NULL);
@@ -842,133 +842,6 @@ emdb_err emdb_duration_parse(const char *s, size_t n, int64_t *ret_ms)
 int64_t emdb_now_ms(emdb_db *db)
 {
 	return db_now_ms(db);
-}
-
-/* ---- Iteration ---------------------------------------------------------------------------- */
-
-struct emdb_iter {
-	emdb_db *db;
-	uint64_t ns, hash;
-	uint32_t tie;
-	unsigned int flags;
-	bool done;
-	struct hidx_slot slots[STORE_WALK];
-	size_t at, count;
-	struct buf key;
-	void *value;
-};
-
-emdb_err emdb_iter_new(emdb_db *db, uint64_t ns, unsigned int flags, emdb_iter **ret_iter)
-{
-	const unsigned int pin = epoch_pin(&db->epoch);
-	const bool there = ns_find_pinned(db, ns) != NULL;
-	emdb_iter *it;
-
-	epoch_unpin(&db->epoch, pin);
-	if (!there)
-		return EMDB_ERR_NOT_FOUND;
-	it = base_calloc(1, sizeof(*it));
-	if (!it)
-		return EMDB_ERR_NOMEM;
-	it->db = db;
-	it->ns = ns;
-	it->flags = flags;
-	*ret_iter = it;
-	return EMDB_OK;
-}
-
-void emdb_iter_free(emdb_iter *it)
-{
-	if (!it)
-		return;
-	buf_release(&it->key);
-	base_free(it->value);
-	base_free(it);
-}
-
-/* The next handful of slots; false at the end. */
-static bool iter_fill_pinned(emdb_iter *it)
-{
-	const struct ns *const ns = ns_find_pinned(it->db, it->ns);
-
-	it->at = it->count = 0;
-	if (!ns || it->done)
-		return false;
-	it->count = hidx_walk_pinned(&ns->idx, it->hash, it->tie, it->slots, STORE_WALK);
-	if (it->count < STORE_WALK) {
-		it->done = true;
-	} else {
-		it->hash = it->slots[it->count - 1].hash;
-		it->tie = it->slots[it->count - 1].tie + 1;
-	}
-	return it->count != 0;
-}
-
-/*
- * Slots are kept from one call to the next without a pin, so that the record may
- * have moved and its segment be gone: then the index knows where it is now.
- */
-static emdb_err iter_read_pinned(emdb_iter *it, const struct hidx_slot *s, struct entry *ret)
-{
-	const struct ns *ns;
-	uint64_t now[16];
-	size_t n;
-
-	if (journal_segment_pinned(it->db->j, ref_lsn(s->value)))
-		return entry_read_pinned(it->db, s->hash, s->value, false, ret);
-	ns = ns_find_pinned(it->db, it->ns);
-	n = ns ? min_size(hidx_find_pinned(&ns->idx, s->hash, now, ARRAY_SIZE(now)),
-			  ARRAY_SIZE(now))
-	       : 0;
-	/* With several of one hash and some gone: the next best is one of those that were there. */
-	if (n == 0)
-		return EMDB_ERR_NOT_FOUND;
-	return entry_read_pinned(it->db, s->hash, now[min_size(s->tie, n - 1)], false, ret);
-}
-
-/* NOT_FOUND: this slot is to be skipped. */
-static emdb_err iter_slot_pinned(emdb_iter *it, const struct hidx_slot *s, struct emdb_entry *ret)
-{
-	struct entry e;
-	emdb_err err;
-
-	err = iter_read_pinned(it, s, &e);
-	if (err)
-		return err;
-	memset(ret, 0, sizeof(*ret));
-	ret->is_ns = e.rec.kind == REC_NS;
-	if ((ret->is_ns && it->flags & EMDB_ITER_KEYS) || (!ret->is_ns && it->flags & EMDB_ITER_NS))
-		return EMDB_ERR_NOT_FOUND;
-	buf_reset(&it->key);
-	base_free(it->value);
-	it->value = NULL;
-	if (buf_append(&it->key, e.rec.key, e.rec.key_len))
-		return EMDB_ERR_NOMEM;
-	if (!ret->is_ns && it->flags & EMDB_ITER_VALUES) {
-		err = entry_value(it->db, &e, &it->value, &ret->value_len);
-		if (err)
-			return err;
-	}
-	ret->key = it->key.data;
-	ret->key_len = it->key.len;
-	ret->value = it->value;
-	ret->id = e.id;
-	ret->expires_ms = entry_expires_pinned(it->db, &e);
-	return EMDB_OK;
-}
-
-emdb_err emdb_iter_next(emdb_iter *it, struct emdb_entry *ret_entry)
-{
-	const unsigned int pin = epoch_pin(&it->db->epoch);
-	emdb_err err = EMDB_ERR_NOT_FOUND;
-
-	while (it->at < it->count || iter_fill_pinned(it)) {
-		err = iter_slot_pinned(it, &it->slots[it->at++], ret_entry);
-		if (err != EMDB_ERR_NOT_FOUND)
-			break;
-	}
-	epoch_unpin(&it->db->epoch, pin);
-	return err;
 }
 
 void emdb_free(void *p)

@@ -40,6 +40,7 @@
 #include "core/format.h"
 #include "core/guard.h"
 #include "core/index_hash.h"
+#include "core/index_ord.h"
 #include "core/io.h"
 #include "core/journal.h"
 #include "core/sync.h"
@@ -56,11 +57,13 @@
 
 struct ns {
 	struct epoch_node node;
-	uint64_t id;                 /* immutable */
-	struct hidx idx;             /* entry hash -> ref with REF_* flags */
-	_Atomic(uint64_t) parent;    /* written under structure exclusive or its entry's stripe */
-	_Atomic(uint64_t) hash;      /* of its own entry; as parent */
-	_Atomic(uint64_t) ref;       /* its NS record; 0: none yet; as parent */
+	uint64_t id;              /* immutable */
+	struct hidx idx;          /* entry hash -> ref with REF_* flags */
+	struct oidx *ord;         /* its keys in order; NULL without EMDB_OPEN_ORDERED; immutable */
+	uint64_t ord_missing;     /* entries that could not be read for it; immutable after open */
+	_Atomic(uint64_t) parent; /* written under structure exclusive or its entry's stripe */
+	_Atomic(uint64_t) hash;   /* of its own entry; as parent */
+	_Atomic(uint64_t) ref;    /* its NS record; 0: none yet; as parent */
 	_Atomic(uint64_t) subdirs;   /* atomic */
 	_Atomic(uint64_t) refs;      /* caller's references; atomic */
 	_Atomic(uint64_t) touch_lsn; /* last record that stamped the times; atomic */
@@ -171,7 +174,7 @@ struct emdb_db {
 
 	/* Immutable after open. */
 	enum emdb_flush_policy flush;
-	bool read_only, memory, damaged;
+	bool read_only, memory, damaged, ordered;
 	int64_t default_ttl_ms;
 	int32_t sweep_interval_ms;
 	void (*on_expire)(void *ctx, uint64_t parent, const void *key, size_t key_len, uint64_t id);
@@ -312,10 +315,28 @@ emdb_err entry_read_pinned(emdb_db *db, uint64_t hash, uint64_t slot, bool raw, 
 int64_t entry_expires_pinned(emdb_db *db, const struct entry *e);
 /* The attributes of what an entry names. */
 emdb_err entry_attr_pinned(emdb_db *db, const struct entry *e, struct emdb_attr *ret);
+/* A copy of its value, free with base_free(); a NUL follows.  IS_NS. */
+emdb_err entry_value_pinned(emdb_db *db, const struct entry *e, void **ret_value, size_t *ret_len);
 void rec_attr(emdb_db *db, const struct rec *r, uint64_t ref, struct emdb_attr *ret);
 void ns_attr(const struct ns *ns, struct emdb_attr *ret);
 /* Bytes that the record at ref takes in the journal. */
 uint32_t ref_size_pinned(emdb_db *db, uint64_t ref);
+
+/* ---- The ordered index (order.c) ----------------------------------------- */
+
+/*
+ * Every namespace has the keys of its entries in order, when the store is opened so.  It is built when
+ * opening has recovered everything, and kept by apply.c from then on: not in a replay.
+ */
+emdb_err order_build(emdb_db *db);
+static inline emdb_err order_add(struct ns *ns, const void *key, size_t key_len)
+{
+	return oidx_insert(ns->ord, key, key_len) ? EMDB_ERR_NOMEM : EMDB_OK;
+}
+static inline emdb_err order_remove(struct ns *ns, const void *key, size_t key_len)
+{
+	return oidx_remove(ns->ord, key, key_len) ? EMDB_ERR_NOMEM : EMDB_OK;
+}
 
 /* ---- Objects (objtab.c) -------------------------------------------------- */
 
