@@ -388,7 +388,7 @@ static bool wanted(const struct config *c, const struct phase *p)
 		"stat cold,stat warm,read first,read warm,overwrite,append,"
 		"readdir,readdir+stat,seq read cold,seq read warm,4K read,4K write";
 
-	if ((p->flags & LARGE) != 0 && c->large_mb == 0)
+	if ((p->flags & LARGE) != 0 ? c->large_mb == 0 : c->files == 0)
 		return false;
 	if ((p->flags & NEEDS_COLD) != 0 && geteuid() != 0)
 		return false;
@@ -569,7 +569,7 @@ static void print_json(const struct config *c, uint32_t threads, const struct ph
 
 		printf("{\"bench\":\"fs\",\"op\":\"%s\",\"dir\":\"%s\",\"threads\":%u,\"size\":%u,"
 		       "\"unit\":\"%s\",\"median\":%.3f,\"min\":%.3f,\"max\":%.3f,\"rates\":[",
-		       p->name, targets[i].name, threads, c->size,
+		       p->name, targets[i].name, threads, (p->flags & LARGE) != 0 ? 0 : c->size,
 		       (p->flags & IN_BYTES) != 0 ? "MB/s" : "op/s", s.median, s.min, s.max);
 		for (k = 0; k < series[i].count; k++)
 			printf("%s%.3f", k == 0 ? "" : ",", series[i].value[k]);
@@ -619,11 +619,11 @@ static void run_round(const struct config *c, uint32_t threads, const struct tar
 static const char usage[] =
 	"usage: fsbench [options] NAME=DIR [NAME=DIR ...]\n"
 	"\n"
-	"  -n FILES    files per phase, all threads together (100000)\n"
+	"  -n FILES    files per phase, all threads together (100000; 0: large files only)\n"
 	"  -f FILES    files of create+fsync (a twentieth of -n)\n"
 	"  -d FILES    files per directory (1000)\n"
 	"  -s BYTES    size of a file, up to 1 MiB (200)\n"
-	"  -t LIST     numbers of threads (1,4)\n"
+	"  -t LIST     numbers of threads (1,4,16)\n"
 	"  -r ROUNDS   how often everything runs (3)\n"
 	"  -l MB       also read and write a file of this size per thread (0: no)\n"
 	"  -p LIST     of the phases that no other needs, run these only\n"
@@ -647,7 +647,7 @@ static void parse_option(struct config *c, int option)
 {
 	switch (option) {
 	case 'n':
-		c->files = (uint32_t)bench_number(optarg, "-n", 1, 100000000);
+		c->files = (uint32_t)bench_number(optarg, "-n", 0, 100000000);
 		break;
 	case 'f':
 		c->synced_files = (uint32_t)bench_number(optarg, "-f", 1, 100000000);
@@ -726,8 +726,8 @@ int main(int argc, char **argv)
 			    .files_per_dir = 1000,
 			    .size = 200,
 			    .rounds = 3,
-			    .threads = { 1, 4 },
-			    .thread_counts = 2 };
+			    .threads = { 1, 4, 16 },
+			    .thread_counts = 3 };
 	struct target targets[TARGETS_MAX];
 	uint32_t n, i, k, round;
 

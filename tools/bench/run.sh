@@ -1,75 +1,167 @@
-#!/bin/sh
+#!/bin/bash
 # SPDX-License-Identifier: Apache-2.0
 #
-# Measures the mount against the host's file system, and the engine alone, side by side in one run.
+# Measures the mount, the host's own file system on the same disk, tmpfs, a bare FUSE file system and
+# gocryptfs, side by side in one run of about 20 minutes.
 #
-#	make bench                      everything, a table on stdout
-#	tools/bench/run.sh --json       JSON lines
+#	make bench                      everything; tables and pictures in build/bench/
+#	make bench BENCH_ARGS=--quick   the same in two minutes, for a look
 #
-# From the environment: FILES (100000), SIZE (200), THREADS (1,4), ROUNDS (3), LARGE_MB (256, 0: none),
-# FSYNC_FILES, RECORDS (5000000, 0: no engine), ENGINE_ARGS, BENCH_DIR (where store, mount and the native
-# directory are made: one disk for all; default build/), EMDB_BIN (the programs), MOUNT_OPTIONS,
-# OTHERS ("NAME=DIR ..." to measure as well, such as tmpfs=/dev/shm). Never fails because of a number.
-set -eu
+# Writes results.jsonl, results.md and results.svg to OUT and prints the tables. As root it lets the kernel
+# do io_uring meanwhile, drops caches before what is called cold, and mounts its own tmpfs; otherwise those
+# parts are left out. Never fails because of a number; what cannot be measured is said and left out.
+#
+# From the environment, defaults in parentheses: FILES (8000), SIZES (200 4096), THREADS (1,4,16), ROUNDS (3),
+# FSYNC_FILES (400), LARGE_MB (1024; 0: none), LARGE_ROUNDS (2), TREE (10000 files for tar, cp, git; 0: none of
+# the programs), MANY (100000 files for ls -l and rm -rf), TREE_ROUNDS (2), TARGETS (mount mount-dev bare bare-dev
+# native tmpfs gocryptfs), MOUNT_OPTIONS (of the mount), OTHERS ("NAME=DIR ..." to measure as well), BENCH_DIR
+# (where stores and directories are made: one disk for all; build/), OUT, EMDB_BIN (the programs).
+set -u
 
 top=$(cd "$(dirname "$0")/../.." && pwd)
+bench=$top/tools/bench
 bin=${EMDB_BIN:-$top/build}
-where=${BENCH_DIR:-$bin}
-json=
-[ "${1:-}" = "--json" ] && json=-j
+out=${OUT:-$bin/bench}
+switch=/sys/module/fuse/parameters/enable_uring
+targets=${TARGETS:-mount mount-dev bare bare-dev native tmpfs gocryptfs}
 
-for program in emdbfs bench/fsbench bench/engine; do
+if [ "${1:-}" = --quick ]; then
+	: "${FILES:=2000}" "${SIZES:=200}" "${THREADS:=1,4}" "${ROUNDS:=2}" "${FSYNC_FILES:=100}"
+	: "${LARGE_MB:=128}" "${LARGE_ROUNDS:=1}" "${TREE:=1000}" "${MANY:=5000}" "${TREE_ROUNDS:=1}"
+elif [ $# -gt 0 ]; then
+	echo "usage: run.sh [--quick]; see the head of $0" >&2
+	exit 2
+fi
+
+for program in emdbfs bench/fsbench bench/nullfs; do
 	[ -x "$bin/$program" ] || { echo "run.sh: no $bin/$program: make bench builds it" >&2; exit 1; }
 done
+mkdir -p "$out"
+work=$(mktemp -d "${BENCH_DIR:-$bin}/bench.XXXXXX") || exit 1
+ram=$(mktemp -d /dev/shm/bench.XXXXXX) || exit 1
+switched= mounts=() pids=() dirs=()
 
-work=$(mktemp -d "$where/bench.XXXXXX")
-daemon=
 finish() {
 	trap - EXIT
-	if [ -n "$daemon" ]; then
-		fusermount3 -u "$work/mnt" 2>/dev/null || fusermount3 -u -z "$work/mnt" 2>/dev/null || :
-		wait "$daemon" || echo "run.sh: emdbfs ended with an error" >&2
-	fi
-	rm -rf "$work"
+	local m
+	for m in "${mounts[@]}"; do
+		umount "$m" 2>/dev/null || fusermount3 -u "$m" 2>/dev/null || fusermount3 -u -z "$m" 2>/dev/null || umount -l "$m"
+	done
+	[ ${#pids[@]} -eq 0 ] || wait "${pids[@]}" || echo "run.sh: a daemon ended with an error" >&2
+	[ -z "$switched" ] || echo "$switched" >"$switch"
+	rm -rf --one-file-system "$work" "$ram"
 }
 trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-say() {
-	[ -n "$json" ] || echo "$@"
+wanted() {
+	case " $targets " in *" $1 "*) return 0 ;; esac
+	return 1
 }
 
-say "machine: $(nproc) CPUs, $(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1), Linux $(uname -r)"
-say "disk:    $(df -T "$work" | awk 'NR == 2 { print $2, "on", $1 }'), load $(cut -d' ' -f1-3 /proc/loadavg)"
-say "fuse:    $("$bin/emdbfs" -V 2>/dev/null | tr '\n' ' ')"
+# start NAME COMMAND...: a daemon that says when it is mounted; the last argument's log tells.
+start() {
+	local name=$1 tries=0
+	shift
+	"$@" >"$work/$name.log" 2>&1 &
+	pids+=($!)
+	until grep -q "mounted at" "$work/$name.log"; do
+		tries=$((tries + 1))
+		if [ $tries -gt 600 ] || ! kill -0 "${pids[-1]}" 2>/dev/null; then
+			echo "run.sh: $name did not start: $(tail -n 3 "$work/$name.log")" >&2
+			return 1
+		fi
+		sleep 0.05
+	done
+	mounts+=("$work/$name")
+	dirs+=("$name=$work/$name")
+}
 
-if [ "${FILES:-100000}" != 0 ]; then
-	if [ -c /dev/fuse ] && [ -r /dev/fuse ]; then
-		mkdir "$work/store.parent" "$work/mnt" "$work/native"
-		outside=$(stat -c %d "$work/mnt")
-		"$bin/emdbfs" "$work/store.parent/store" "$work/mnt" -f ${MOUNT_OPTIONS:+-o "$MOUNT_OPTIONS"} &
-		daemon=$!
-		tries=0
-		while [ "$(stat -c %d "$work/mnt")" = "$outside" ]; do
-			kill -0 "$daemon" 2>/dev/null || { daemon=; echo "run.sh: emdbfs did not start" >&2; exit 1; }
-			tries=$((tries + 1))
-			[ $tries -lt 600 ] || { echo "run.sh: not mounted after a minute" >&2; exit 1; }
-			sleep 0.1
-		done
-		# shellcheck disable=SC2086
-		"$bin/bench/fsbench" $json -n "${FILES:-100000}" -s "${SIZE:-200}" -t "${THREADS:-1,4}" \
-			-r "${ROUNDS:-3}" -l "${LARGE_MB:-256}" ${FSYNC_FILES:+-f "$FSYNC_FILES"} \
-			mount="$work/mnt" native="$work/native" ${OTHERS:-}
-		say
-		say "daemon:  $(awk '/^(VmHWM|RssAnon)/ { printf "%s %d MB  ", $1, $2 / 1024 }' "/proc/$daemon/status")"
+# emdbfs_at NAME OPTIONS, bare_at NAME OPTIONS
+emdbfs_at() {
+	mkdir "$work/$1"
+	start "$1" "$bin/emdbfs" "$work/$1.store" "$work/$1" -f ${2:+-o "$2"}
+}
+bare_at() {
+	mkdir "$work/$1"
+	start "$1" "$bin/bench/nullfs" "$work/$1" ${2:+-o "$2"}
+}
+
+gocryptfs_at() {
+	command -v gocryptfs >/dev/null || { echo "run.sh: no gocryptfs: left out (apt-get install gocryptfs)" >&2; return 1; }
+	mkdir "$work/$1" "$work/$1.store"
+	echo password >"$work/$1.pass"
+	gocryptfs -q -init -scryptn 10 -passfile "$work/$1.pass" "$work/$1.store" >&2 &&
+		gocryptfs -q -passfile "$work/$1.pass" "$work/$1.store" "$work/$1" >&2 || return 1
+	mounts+=("$work/$1")
+	dirs+=("$1=$work/$1")
+}
+
+tmpfs_at() {
+	mkdir "$work/$1"
+	mount -t tmpfs tmpfs "$work/$1" 2>/dev/null || { mkdir "$ram/$1"; dirs+=("$1=$ram/$1"); return 0; }
+	mounts+=("$work/$1")
+	dirs+=("$1=$work/$1")
+}
+
+if [ -w "$switch" ] && [ "$(cat "$switch")" = N ]; then
+	switched=N
+	echo Y >"$switch"
+fi
+if [ -r /dev/fuse ] && [ -w /dev/fuse ]; then
+	wanted mount && emdbfs_at mount "${MOUNT_OPTIONS:-}"
+	transport=$(grep -q "over io_uring" "$work/mount.log" 2>/dev/null && echo io_uring || echo /dev/fuse)
+	if [ "$transport" = io_uring ]; then
+		wanted mount-dev && emdbfs_at mount-dev "${MOUNT_OPTIONS:+$MOUNT_OPTIONS,}no_io_uring"
+		wanted bare && bare_at bare ""
+		wanted bare-dev && bare_at bare-dev no_io_uring
 	else
-		say "no /dev/fuse: the mount is left out"
+		echo "run.sh: no io_uring: $(grep -o "requests go through.*" "$work/mount.log")" >&2
+		wanted bare && bare_at bare ""
 	fi
+	wanted gocryptfs && gocryptfs_at gocryptfs
+else
+	transport=none
+	echo "run.sh: no /dev/fuse: without any mount" >&2
 fi
+wanted native && mkdir "$work/native" && dirs+=("native=$work/native")
+wanted tmpfs && tmpfs_at tmpfs
+for other in ${OTHERS:-}; do
+	dirs+=("$other")
+done
 
-if [ "${RECORDS:-5000000}" != 0 ]; then
-	say
-	# shellcheck disable=SC2086
-	"$bin/bench/engine" $json -n "${RECORDS:-5000000}" ${ENGINE_ARGS:-} "$work"
+results=$out/results.jsonl
+printf '{"bench":"machine","cpu":"%s","cpus":%d,"kernel":"%s","disk":"%s","version":"%s","transport":"%s","gocryptfs":"%s","date":"%s","load":"%s"}\n' \
+	"$(sed -n 's/^model name[^:]*: //p' /proc/cpuinfo | head -n 1)" "$(nproc)" "$(uname -r)" \
+	"$(df -T "$work" | awk 'NR == 2 { print $2 " on " $1 }')" "$("$bin/emdbfs" -V)" "$transport" \
+	"$(gocryptfs -version 2>/dev/null | cut -d';' -f1)" "$(date +%F)" "$(cut -d' ' -f1-3 /proc/loadavg)" >"$results"
+
+fsbench() {
+	echo "run.sh: $(date +%T) fsbench $*" >&2
+	"$bin/bench/fsbench" -j "$@" "${dirs[@]}" >>"$results" || echo "run.sh: fsbench $* failed" >&2
+}
+
+if [ "${FILES:=8000}" != 0 ]; then
+	for size in ${SIZES:-200 4096}; do
+		fsbench -n "$FILES" -s "$size" -t "${THREADS:-1,4,16}" -r "${ROUNDS:-3}" -f "${FSYNC_FILES:-400}"
+	done
 fi
+if [ "${LARGE_MB:=1024}" != 0 ]; then
+	fsbench -n 0 -l "$LARGE_MB" -t 1 -r "${LARGE_ROUNDS:-2}"
+fi
+if [ "${TREE:=10000}" != 0 ]; then
+	echo "run.sh: $(date +%T) programs" >&2
+	mkdir "$ram/source"
+	"$bench/toolbench.py" -n "$TREE" -m "${MANY:-100000}" -r "${TREE_ROUNDS:-2}" --source "$ram/source" "${dirs[@]}" \
+		>>"$results" || echo "run.sh: toolbench failed" >&2
+fi
+for m in "${!mounts[@]}"; do
+	[ "${mounts[$m]}" = "$work/mount" ] && "$bin/emdb" stat --json "$work/mount" >"$out/mount.stat.json"
+done
+echo "run.sh: $(date +%T) done" >&2
+"$bench/report.py" "$results" --markdown "$out/results.md" --svg "$out/results.svg" && cat "$out/results.md"
+echo
+echo "Results: $out/results.jsonl, .md, .svg; below their aims:"
+"$bench/report.py" "$results" --missed
+exit 0

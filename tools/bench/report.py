@@ -1,0 +1,215 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""report.py: what run.sh measured, as tables for a README and as pictures.
+
+    report.py RESULTS.jsonl [--markdown OUT.md] [--svg OUT.svg] [--missed]
+
+RESULTS are the JSON lines of fsbench and toolbench. A ratio is the median of the ratios of each
+round, in which all directories took their turns one after the other, with the smallest and the
+largest beside it. --missed lists the rows below their aims and ends with 1 when there are any.
+"""
+
+import argparse
+import json
+import pathlib
+import statistics
+import subprocess
+import sys
+
+# What is wanted of the mount relative to the host's file system: operation -> {threads: ratio}.
+AIMS = {
+    "create": {1: 1.0, 4: 3.0},
+    "create+fsync": {1: 4.0, 16: 8.0},
+    "overwrite": {1: 4.0, 4: 3.5},
+    "unlink": {1: 4.0, 4: 3.0},
+    "mkdir": {1: 2.5},
+    "rmdir": {1: 6.0},
+    "rename": {1: 0.8},
+    "stat warm": {1: 1.0},
+    "read warm": {1: 0.95},
+    "stat cold": {1: 0.35},
+    "read first": {1: 0.4},
+    "seq write": {1: 0.8},
+    "seq read cold": {1: 0.8},
+    "rm -rf": {1: 3.0},
+    "ls -l, cold": {1: 1.5},
+}
+BARE_AIM = 1 / 1.3  # of a file system that does nothing, on the same transport
+PAIRS = (("mount", "bare"), ("mount-dev", "bare-dev"))
+
+
+class Results:
+    def __init__(self, lines):
+        self.machine = {}
+        self.rates = {}  # (op, size, threads) -> {directory: rates}
+        self.units = {}
+        for line in lines:
+            r = json.loads(line)
+            if r["bench"] == "machine":
+                self.machine = r
+                continue
+            key = (r["op"], r["size"], r["threads"])
+            self.rates.setdefault(key, {})[r["dir"]] = r["rates"]
+            self.units[r["op"]] = r["unit"]
+
+    def ratio(self, key, one, other):
+        """(median, min, max) of one directory's rate relative to another's; None: not measured."""
+        of = self.rates.get(key, {})
+        if one not in of or other not in of:
+            return None
+        each = [a / b for a, b in zip(of[one], of[other])]
+        return statistics.median(each), min(each), max(each)
+
+    def rate(self, key, directory):
+        rates = self.rates.get(key, {}).get(directory)
+        return statistics.median(rates) if rates else None
+
+    def sizes(self):
+        return sorted({size for _, size, _ in self.rates if size})
+
+    def ops(self, size):
+        return list(dict.fromkeys(op for op, s, _ in self.rates if s == size))
+
+    def threads(self, size):
+        return sorted({t for op, s, t in self.rates if s == size})
+
+
+# ---- Text ----
+
+
+def short(v):
+    return f"{v:.2f}" if v < 1 else f"{v:.1f}" if v < 10 else f"{v:.0f}"
+
+
+def cell(ratio, aim=None):
+    if ratio is None:
+        return ""
+    text = short(ratio[0])
+    if aim is not None:
+        text = f"**{text}**" if ratio[0] >= aim else f"_{text}_"
+    return f"{text} ({short(ratio[1])}-{short(ratio[2])})"
+
+
+def human(v):
+    return "" if v is None else f"{v:.0f}" if v < 1e4 else f"{v / 1e3:.0f}k" if v < 1e6 else f"{v / 1e6:.2f}M"
+
+
+def table(head, rows):
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in rows]) + "\n"
+
+
+def aims(op):
+    return ", ".join(short(a) + (f" ({t} thr.)" if t != 1 else "") for t, a in AIMS.get(op, {}).items())
+
+
+def small_table(r, size):
+    threads = r.threads(size)
+    head = ["", "op/s, 1 thr."] + [f"/ native, {t} thr." for t in threads] + ["aim"] + \
+        [f"/ bare, {t} thr." for t in threads] + ["/dev/fuse / native, 1 thr.", "4 thr.", "gocryptfs / native"]
+    rows = []
+    for op in r.ops(size):
+        rows.append(
+            [op, human(r.rate((op, size, 1), "mount"))]
+            + [cell(r.ratio((op, size, t), "mount", "native"), AIMS.get(op, {}).get(t)) for t in threads]
+            + [aims(op)]
+            + [cell(r.ratio((op, size, t), "mount", "bare"), BARE_AIM) for t in threads]
+            + [cell(r.ratio((op, size, t), "mount-dev", "native")) for t in (1, 4)]
+            + [cell(r.ratio((op, size, 1), "gocryptfs", "native"))])
+    return f"Files of {size} bytes:\n\n" + table(head, rows)
+
+
+def other_table(r):
+    keys = [k for k in r.rates if k[1] == 0]
+    head = ["", "mount", "unit", "/ native", "aim", "/ bare", "/dev/fuse / native", "tmpfs / native",
+            "gocryptfs / native"]
+    rows = []
+    for key in keys:
+        aim = AIMS.get(key[0], {}).get(1)
+        rows.append([key[0], human(r.rate(key, "mount")), r.units[key[0]],
+                     cell(r.ratio(key, "mount", "native"), aim), aims(key[0]),
+                     cell(r.ratio(key, "mount", "bare"), BARE_AIM)]
+                    + [cell(r.ratio(key, other, "native")) for other in ("mount-dev", "tmpfs", "gocryptfs")])
+    return "Programs and large files:\n\n" + table(head, rows)
+
+
+def missed(r):
+    out = []
+    for (op, size, threads), _ in r.rates.items():
+        what = f"{op}, {threads} thread{'s' if threads > 1 else ''}" + (f", {size} bytes" if size else "")
+        ratio, aim = r.ratio((op, size, threads), "mount", "native"), AIMS.get(op, {}).get(threads)
+        if ratio and aim and ratio[0] < aim:
+            out.append(f"{what}: {cell(ratio)} of native, aim {short(aim)}")
+        for one, bare in PAIRS:
+            ratio = r.ratio((op, size, threads), one, bare)
+            # fsync costs a bare file system in memory nothing.
+            if ratio and ratio[0] < BARE_AIM and "fsync" not in op and "durable" not in op:
+                out.append(f"{what}: {one} {cell(ratio)} of {bare}, aim {short(BARE_AIM)}")
+    return out
+
+
+def markdown(r):
+    m = r.machine
+    parts = [f"{m.get('cpu')}, {m.get('cpus')} CPUs, Linux {m.get('kernel')}, {m.get('disk')}, "
+             f"{m.get('version')}; the mount's transport: {m.get('transport')}; gocryptfs: "
+             f"{m.get('gocryptfs')}; {m.get('date')}, load before {m.get('load')}. Rates relative to others', "
+             "median of the rounds (smallest-largest); **bold** reaches its aim, _italic_ does not; `bare` is "
+             "a FUSE file system in memory over the same transport."]
+    parts += [small_table(r, size) for size in r.sizes()]
+    return "\n\n".join(parts + [other_table(r)])
+
+
+# ---- Pictures ----
+
+
+def picture_rows(r):
+    size = r.sizes()[0] if r.sizes() else 0
+    keys = [(op, size, t) for op in (r.ops(size) if size else []) for t in (1, 4)]
+    keys += [k for k in r.rates if k[1] == 0]
+    for key in keys:
+        for directory in ("mount", "mount-dev", "bare", "gocryptfs"):
+            ratio = r.ratio(key, directory, "native")
+            if ratio is None:
+                continue
+            name = key[0] + (f", {key[2]} thr." if key[2] > 1 else "")
+            yield {"row": name, "series": {"mount-dev": "mount, /dev/fuse"}.get(directory, directory),
+                   "value": ratio[0], "min": ratio[1], "max": ratio[2],
+                   "aim": AIMS.get(key[0], {}).get(key[2])}
+
+
+def draw(r, out):
+    plot = pathlib.Path(__file__).with_name("plot.py")
+    m = r.machine
+    subprocess.run(
+        [sys.executable, plot, out, "--title", "Rates relative to the native file system", "--note",
+         f"{m.get('cpus')} CPUs, Linux {m.get('kernel')}, {m.get('disk')}; median of the rounds, spread",
+         "--unit", "times native (more is better)", "--log", "--line", "1"],
+        input="\n".join(json.dumps(row) for row in picture_rows(r)), text=True, check=True)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="tables and pictures of what run.sh measured")
+    parser.add_argument("results")
+    parser.add_argument("--markdown", metavar="FILE")
+    parser.add_argument("--svg", metavar="FILE")
+    parser.add_argument("--missed", action="store_true")
+    args = parser.parse_args()
+    with open(args.results, encoding="utf-8") as f:
+        r = Results(line for line in f if line.strip())
+    if not r.rates:
+        sys.exit("report.py: no results")
+    text = markdown(r)
+    if args.markdown:
+        pathlib.Path(args.markdown).write_text(text + "\n", encoding="utf-8")
+    elif not args.svg and not args.missed:
+        print(text)
+    if args.svg:
+        draw(r, args.svg)
+    if args.missed:
+        rows = missed(r)
+        print("\n".join(rows))
+        sys.exit(1 if rows else 0)
+
+
+if __name__ == "__main__":
+    main()
