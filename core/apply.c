@@ -199,6 +199,20 @@ static bool is_ordered(const struct apply *a, const struct ns *ns)
 	return ns->ord && !a->replay;
 }
 
+/* What open views must know before the record takes the place of old (NULL: of nothing). */
+static void keep_old(const struct apply *a, struct ns *ns, const struct rec *r, uint64_t hash,
+		     uint64_t id, const struct entry *old)
+{
+	const bool copy =
+		r->mask & REC_F_ORIGIN && old && old->rec.kind == r->kind && old->id == id;
+
+	if (!copy)
+		view_changed(ns, a->lsn);
+	/* A PUT that moved is the same version: see view.h. */
+	if (old && !(copy && r->kind == REC_PUT))
+		view_keep_slot_pinned(a->db, ns->id, hash, old->slot, &old->rec, a->lsn);
+}
+
 /* Puts an entry into its namespace, over what is there.  Counts are the caller's. */
 static emdb_err set_entry(struct apply *a, struct ns *ns, const struct rec *r, uint64_t ref,
 			  uint64_t flags, uint32_t size, uint64_t hash, uint64_t id,
@@ -207,6 +221,8 @@ static emdb_err set_entry(struct apply *a, struct ns *ns, const struct rec *r, u
 	emdb_db *const db = a->db;
 	int ret;
 
+	if (views_any(&db->views))
+		keep_old(a, ns, r, hash, id, old);
 	if (old)
 		ret = hidx_replace(&ns->idx, hash, old->slot, ref | flags);
 	else
@@ -383,6 +399,10 @@ static emdb_err drop_slot(struct apply *a, struct ns *ns, const struct hidx_slot
 	emdb_err err;
 
 	*ret_child = NULL;
+	if (views_any(&db->views)) {
+		view_changed(ns, a->lsn);
+		view_keep_slot_pinned(db, ns->id, slot->hash, slot->value, NULL, a->lsn);
+	}
 	if (hidx_remove(&ns->idx, slot->hash, slot->value))
 		return EMDB_ERR_CORRUPT;
 	if (!(slot->value & REF_SPECIAL)) {
@@ -501,6 +521,12 @@ static emdb_err apply_del(struct apply *a, const struct rec *r, uint64_t ref, bo
 		big_unnamed(a, r, ref);
 	if (!old)
 		return EMDB_OK;
+	if (views_any(&a->db->views)) {
+		/* Time passing is no change. */
+		if (!(r->mask & REC_F_FLAGS && r->flags & REC_FLAG_EXPIRED))
+			view_changed(ns, a->lsn);
+		view_keep_slot_pinned(a->db, ns->id, hash, old->slot, &old->rec, a->lsn);
+	}
 	if (hidx_remove(&ns->idx, hash, old->slot))
 		return EMDB_ERR_CORRUPT;
 	if (is_ordered(a, ns) && order_remove(ns, r->key, r->key_len))
@@ -560,6 +586,8 @@ static emdb_err apply_inode(struct apply *a, const struct rec *r, uint64_t ref, 
 	if (is_included(a, big->as_of, ref))
 		return EMDB_OK;
 	mutex_lock(&big->lock);
+	if (views_any(&db->views) && !(r->mask & REC_F_ORIGIN))
+		view_keep_big_locked(db, r->id, big, a->lsn);
 	if (big->inode_ref)
 		live_add_pinned(db, big->inode_ref, -(int64_t)ref_size_pinned(db, big->inode_ref));
 	live_add_pinned(db, ref, size);
@@ -634,6 +662,8 @@ static emdb_err apply_data(struct apply *a, const struct rec *r, uint64_t ref)
 	if (is_included(a, big->as_of, ref))
 		return EMDB_OK;
 	mutex_lock(&big->lock);
+	if (views_any(&a->db->views) && !(r->mask & REC_F_ORIGIN))
+		view_keep_big_locked(a->db, r->id, big, a->lsn);
 	err = data_change_locked(a, big, r, ref);
 	if (!err && !(r->mask & REC_F_ORIGIN)) {
 		big->mtime = big->ctime = r->time_ns;
@@ -648,6 +678,7 @@ static emdb_err apply_data(struct apply *a, const struct rec *r, uint64_t ref)
 emdb_err apply_rec(struct apply *a, const struct rec *r, uint64_t ref, uint32_t size,
 		   bool old_known, const struct entry *old)
 {
+	a->lsn = ref_lsn(ref);
 	switch ((enum rec_kind)r->kind) {
 	case REC_PUT:
 		return apply_put(a, r, ref, size, old_known, old);
@@ -687,6 +718,8 @@ static emdb_err ns_gone(struct apply *a, struct ns *ns)
 	if (a->replay)
 		return EMDB_OK;
 	checkpoint_note(a->db, ns->id, true);
+	if (views_any(&a->db->views))
+		view_keep_ns(a->db, ns->id, a->lsn);
 	atomic_store(&ns->dead, true);
 	ns_maybe_free_pinned(a->db, ns);
 	return EMDB_OK;

@@ -382,6 +382,7 @@ static emdb_err parts_init(emdb_db *db)
 	if (ret)
 		return EMDB_ERR_NOMEM;
 	hidx_init(&db->nstab, &db->epoch);
+	views_init(db);
 	db->zeros = base_calloc(1, FMT_EXTENT_MAX);
 	return db->zeros ? EMDB_OK : EMDB_ERR_NOMEM;
 }
@@ -418,6 +419,7 @@ static void db_free(emdb_db *db)
 	checkpoint_release(db);
 	compact_free(db);
 	if (db->epoch.slots) {
+		views_release(db);
 		ns_free_all(db);
 		hidx_release(&db->nstab);
 		objtab_release(db);
@@ -945,6 +947,7 @@ emdb_err emdb_stats_get(emdb_db *db, struct emdb_stats *ret_stats)
 	mutex_unlock(&db->ttl_lock);
 	s.segment_bytes = UINT64_C(1) << db->sb.segment_shift;
 	s.index_bytes = index_memory(db) + objects_memory;
+	views_stats(db, &s.views, &s.view_bytes);
 	s.expired = atomic_load(&db->expired);
 	s.replayed = db->replayed;
 	s.open_us = db->open_us;

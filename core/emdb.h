@@ -538,6 +538,8 @@ struct emdb_stats {
 		compact_total_bytes; /* of the segment being compacted; 0: none */
 	uint64_t checkpoint_lsn;     /* replay would start here */
 	uint64_t fs_total_bytes, fs_free_bytes, fs_avail_bytes; /* the host's file system */
+	uint64_t views;      /* open iterators and transactions */
+	uint64_t view_bytes; /* memory that keeps for them what others replaced */
 	bool io_uring;
 	bool read_only;
 	bool failed; /* sticky: a write or sync failed */

@@ -157,6 +157,12 @@ bool journal_failed(const struct journal *j);
  */
 EMDB_CHECKED emdb_err journal_rec_pinned(struct journal *j, uint64_t ref, struct rec *ret_rec,
 					 struct segment **ret_seg);
+/*
+ * The same of a segment that may be retired, on which the caller holds a reference or a pin since
+ * before it was.
+ */
+EMDB_CHECKED emdb_err journal_rec_in_pinned(struct journal *j, struct segment *seg, uint64_t ref,
+					    struct rec *ret_rec);
 /* The same and the frame's LSN and length, for accounting and compaction. */
 EMDB_CHECKED emdb_err journal_frame_of_pinned(struct journal *j, uint64_t ref,
 					      struct frame *ret_frame, struct segment **ret_seg);

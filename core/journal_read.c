@@ -132,6 +132,17 @@ emdb_err journal_rec_pinned(struct journal *j, uint64_t ref, struct rec *ret_rec
 	return err;
 }
 
+emdb_err journal_rec_in_pinned(struct journal *j, struct segment *seg, uint64_t ref,
+			       struct rec *ret_rec)
+{
+	const emdb_err err = unlikely(seg->key) ? rec_sealed(j, seg, ref, ret_rec)
+						: segment_rec(seg, ref, j->cfg.verify, ret_rec);
+
+	if (unlikely(err))
+		tell_unreadable(j, ref, err);
+	return err;
+}
+
 emdb_err journal_frame_of_pinned(struct journal *j, uint64_t ref, struct frame *ret_frame,
 				 struct segment **ret_seg)
 {

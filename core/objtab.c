@@ -206,6 +206,8 @@ static void orphan_free_pinned(emdb_db *db, uint64_t id)
 	struct big *big = NULL;
 	struct obj **p;
 
+	if (views_any(&db->views))
+		view_keep_nameless_pinned(db, id);
 	mutex_lock(&db->ckpt.gone_lock);
 	mutex_lock(&s->lock);
 	p = find_slot_locked(s, h, id);
@@ -345,6 +347,9 @@ struct big *objtab_big(emdb_db *db, uint64_t id)
 	if (o && !o->big) {
 		made = true;
 		o->big = big_new();
+		/* Open views saw it plain, or not at all. */
+		if (o->big)
+			o->big->kept_lsn = atomic_load(&db->views.newest);
 		o->orphan = true; /* until a LINK names it */
 		if (!o->big && o->refs == 0)
 			remove_locked(s, find_slot_locked(s, h, id));
@@ -366,6 +371,8 @@ void objtab_unbig(emdb_db *db, uint64_t id, uint64_t ns, uint64_t hash, uint64_t
 	struct big *big = NULL;
 	struct obj **p;
 
+	if (views_any(&db->views))
+		view_keep_nameless_pinned(db, id);
 	mutex_lock(&s->lock);
 	p = find_slot_locked(s, h, id);
 	if (*p) {
@@ -394,6 +401,8 @@ void objtab_nameless(emdb_db *db, uint64_t id)
 	struct big *big = NULL;
 	struct obj **p;
 
+	if (views_any(&db->views))
+		view_keep_nameless_pinned(db, id);
 	mutex_lock(&s->lock);
 	p = find_slot_locked(s, h, id);
 	if (*p && (*p)->big) {

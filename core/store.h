@@ -45,6 +45,7 @@
 #include "core/journal.h"
 #include "core/sync.h"
 #include "core/ttl.h"
+#include "core/view.h"
 
 /* A value beyond this is not rewritten whole by a partial write or a change of metadata. */
 #define STORE_INLINE_MAX 8192u
@@ -72,10 +73,11 @@ struct ns {
 	_Atomic(uint32_t) mode, uid, gid;            /* atomic */
 	_Atomic(uint8_t) ttl_basis;                  /* atomic */
 	_Atomic(bool) attached;                      /* its entry exists; as parent */
-	_Atomic(bool) dead;  /* dropped; waits for its references; as parent */
-	_Atomic(bool) freed; /* somebody has retired it; atomic */
-	uint8_t mark;        /* opening only: see checkpoint_load.c */
-	uint64_t as_of;      /* opening only: a checkpoint has what lower LSNs did to it */
+	_Atomic(bool) dead;        /* dropped; waits for its references; as parent */
+	_Atomic(bool) freed;       /* somebody has retired it; atomic */
+	uint8_t mark;              /* opening only: see checkpoint_load.c */
+	uint64_t as_of;            /* opening only: a checkpoint has what lower LSNs did to it */
+	_Atomic(uint64_t) changed; /* last LSN that changed an entry with a view open; atomic */
 };
 
 /* One name of a big object. */
@@ -93,6 +95,7 @@ struct big {
 	uint64_t rdev;
 	uint64_t inode_ref; /* its INODE record (xattrs); 0: none yet */
 	uint64_t touch_lsn; /* last record that set times or size */
+	uint64_t kept_lsn;  /* views at or below it see a copy, see view.h */
 	uint64_t as_of;     /* opening only: a checkpoint has what lower LSNs did to it */
 	bool mark;          /* opening only: see checkpoint_load.c */
 	uint32_t mode, uid, gid;
@@ -171,6 +174,7 @@ struct emdb_db {
 	uint64_t flights_begun;        /* guarded by ttl_lock */
 	struct cond flight_cond;       /* with ttl_lock: one has landed or stopped working */
 	struct checkpointer ckpt;
+	struct views views;
 
 	/* Immutable after open. */
 	enum emdb_flush_policy flush;
@@ -394,11 +398,12 @@ struct apply {
 	emdb_db *db;
 	bool replay;
 	struct buf pending; /* ids (u64) of objects and namespaces that lost a name */
+	uint64_t lsn;       /* of the record being applied */
 };
 
-#define APPLY_INIT(db_, replay_)           \
-	{                                  \
-		(db_), (replay_), BUF_INIT \
+#define APPLY_INIT(db_, replay_)              \
+	{                                     \
+		(db_), (replay_), BUF_INIT, 0 \
 	}
 
 /*

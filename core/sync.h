@@ -52,6 +52,7 @@ enum lock_rank {
 	LOCK_GONE,      /* db: what goes while a checkpoint is written */
 	LOCK_OBJTAB,    /* object table */
 	LOCK_OBJ,       /* one object */
+	LOCK_VIEW,      /* what open views see */
 	LOCK_HIDX,      /* writers of a hash index */
 	LOCK_OIDX,      /* writers of the ordered index */
 	LOCK_TTL,       /* expiry queue */
