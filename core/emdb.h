@@ -365,15 +365,24 @@ struct emdb_entry {
 #define EMDB_ITER_VALUES 0x1u /* also hand out values */
 #define EMDB_ITER_KEYS   0x2u /* skip namespaces */
 #define EMDB_ITER_NS     0x4u /* only namespaces */
+#define EMDB_ITER_LIVE   0x8u /* not of one moment, see below */
 
 /*
- * Walks one namespace in no particular order.  Entries present during the
- * whole walk come exactly once; those that come or go meanwhile may or may
- * not.  Memory use is bounded.  One thread at a time per iterator.
+ * Walks one namespace in no particular order, as it was at the moment of this call: what others
+ * change meanwhile is not seen, what they remove still is.  What has expired, by the clock at each
+ * step, is skipped.  Others are held up for an instant only.  Until the iterator is freed, memory and
+ * the room of segments that are compacted grow with what others replace or remove, not with what
+ * there is.  One thread at a time per iterator.  Errors: NOT_FOUND (no such namespace), INVAL, NOMEM.
+ *
+ * EMDB_ITER_LIVE: cheaper, no moment: entries present during the whole walk come exactly once,
+ * those that come or go meanwhile may or may not.  Nobody is held up, nothing is kept for it.
  */
 EMDB_API EMDB_CHECKED emdb_err emdb_iter_new(emdb_db *db, uint64_t ns, unsigned int flags,
 					     emdb_iter **ret_iter);
-/* EMDB_ERR_NOT_FOUND at the end.  CORRUPT: this entry is damaged, call again to go on. */
+/*
+ * EMDB_ERR_NOT_FOUND at the end.  CORRUPT, IO: this entry is damaged, call again to go on.  NOMEM:
+ * also when memory was short for what others replaced; then the walk cannot go on.
+ */
 EMDB_API EMDB_CHECKED emdb_err emdb_iter_next(emdb_iter *iter, struct emdb_entry *ret_entry);
 EMDB_API void emdb_iter_free(emdb_iter *iter);
 

@@ -1,6 +1,146 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Walking a namespace in no particular order, and what is common to all iterators. */
+/* Walking a namespace: as it was at one moment, or as it is. */
 #include "core/iter.h"
+
+emdb_err iter_take_pinned(emdb_iter *it, struct view *view, const struct entry *e,
+			  struct emdb_entry *ret)
+{
+	struct emdb_entry r = { .is_ns = e->rec.kind == REC_NS, .id = e->id };
+	emdb_err err = EMDB_OK;
+
+	if (!iter_wants(it, r.is_ns))
+		return EMDB_ERR_NOT_FOUND;
+	buf_reset(&it->key);
+	base_free(it->value);
+	it->value = NULL;
+	/* Never NULL: the empty key is a key. */
+	if (buf_reserve(&it->key, e->rec.key_len + 1))
+		return EMDB_ERR_NOMEM;
+	err = copy_mapped(it->key.data, e->rec.key, e->rec.key_len);
+	if (!err && !r.is_ns && it->flags & EMDB_ITER_VALUES)
+		err = view ? view_value_pinned(view, e, &it->value, &r.value_len)
+			   : entry_value_pinned(it->db, e, &it->value, &r.value_len);
+	if (err)
+		return err;
+	it->key.len = e->rec.key_len;
+	r.key = it->key.data;
+	r.key_len = it->key.len;
+	r.value = it->value;
+	r.expires_ms = view ? view_expires_pinned(view, e) : entry_expires_pinned(it->db, e);
+	*ret = r;
+	return EMDB_OK;
+}
+
+/* ---- In a view ---------------------------------------------------------------- */
+
+void view_iter_init(struct view_iter *it, const struct iter_ops *ops, struct view *view,
+		    uint64_t ns, unsigned int flags)
+{
+	it->it.ops = ops;
+	it->it.ns = ns;
+	it->it.flags = flags;
+	it->view = view;
+}
+
+static emdb_err view_iter_slot(struct view_iter *it, const struct view_slot *s,
+			       struct emdb_entry *ret)
+{
+	const unsigned int pin = epoch_pin(&it->it.db->epoch);
+	struct entry e;
+	emdb_err err;
+
+	err = view_read_pinned(it->view, s->hash, s->slot, s->seg, &e);
+	if (!err && it->shows && !it->shows(it, &e))
+		err = EMDB_ERR_NOT_FOUND;
+	if (!err)
+		err = iter_take_pinned(&it->it, it->view, &e, ret);
+	/* Lost while we looked? */
+	if (!err || err == EMDB_ERR_NOT_FOUND)
+		err = view_check(it->view) ? EMDB_ERR_NOMEM : err;
+	epoch_unpin(&it->it.db->epoch, pin);
+	return err;
+}
+
+static emdb_err view_iter_fill(struct view_iter *it)
+{
+	unsigned int pin;
+	emdb_err err;
+
+	view_slots_release(&it->slots, it->at);
+	it->at = 0;
+	if (it->end)
+		return EMDB_ERR_NOT_FOUND;
+	pin = epoch_pin(&it->it.db->epoch);
+	err = view_walk_pinned(it->view, it->it.ns, &it->from, &it->end, &it->slots);
+	epoch_unpin(&it->it.db->epoch, pin);
+	return err;
+}
+
+emdb_err view_iter_next(emdb_iter *base, struct emdb_entry *ret)
+{
+	struct view_iter *const it = container_of(base, struct view_iter, it);
+
+	for (;;) {
+		emdb_err err;
+
+		while (it->at < it->slots.len / sizeof(struct view_slot)) {
+			const struct view_slot s =
+				((struct view_slot *)(void *)it->slots.data)[it->at++];
+
+			err = view_iter_slot(it, &s, ret);
+			if (s.seg)
+				segment_unref(s.seg);
+			if (err != EMDB_ERR_NOT_FOUND)
+				return err;
+		}
+		err = view_iter_fill(it);
+		if (err)
+			return err;
+	}
+}
+
+void view_iter_release(emdb_iter *base)
+{
+	struct view_iter *const it = container_of(base, struct view_iter, it);
+
+	view_slots_release(&it->slots, it->at);
+	buf_release(&it->slots);
+	view_unref(it->view);
+	it->view = NULL;
+}
+
+static const struct iter_ops view_iter_ops = { view_iter_next, view_iter_release };
+
+static emdb_err view_iter_new(emdb_db *db, uint64_t ns, unsigned int flags, emdb_iter **ret)
+{
+	struct view_iter *const it = base_calloc(1, sizeof(*it));
+	struct view *view;
+	unsigned int pin;
+	emdb_err err;
+	bool there;
+
+	if (!it)
+		return EMDB_ERR_NOMEM;
+	err = view_new(db, &view);
+	if (err) {
+		base_free(it);
+		return err;
+	}
+	pin = epoch_pin(&db->epoch);
+	there = view_has_ns_pinned(view, ns);
+	epoch_unpin(&db->epoch, pin);
+	if (!there) {
+		view_unref(view);
+		base_free(it);
+		return EMDB_ERR_NOT_FOUND;
+	}
+	it->it.db = db;
+	view_iter_init(it, &view_iter_ops, view, ns, flags);
+	*ret = &it->it;
+	return EMDB_OK;
+}
+
+/* ---- As it is -------------------------------------------------------------------- */
 
 struct live_iter {
 	emdb_iter it;
@@ -52,39 +192,6 @@ static emdb_err live_read_pinned(struct live_iter *it, const struct hidx_slot *s
 	return entry_read_pinned(db, s->hash, now[min_size(s->tie, n - 1)], false, ret);
 }
 
-/* NOT_FOUND: this slot is to be skipped. */
-static emdb_err live_slot_pinned(struct live_iter *it, const struct hidx_slot *s,
-				 struct emdb_entry *ret)
-{
-	emdb_iter *const base = &it->it;
-	struct entry e;
-	emdb_err err;
-
-	err = live_read_pinned(it, s, &e);
-	if (err)
-		return err;
-	memset(ret, 0, sizeof(*ret));
-	ret->is_ns = e.rec.kind == REC_NS;
-	if (!iter_wants(base, ret->is_ns))
-		return EMDB_ERR_NOT_FOUND;
-	buf_reset(&base->key);
-	base_free(base->value);
-	base->value = NULL;
-	if (buf_append(&base->key, e.rec.key, e.rec.key_len))
-		return EMDB_ERR_NOMEM;
-	if (!ret->is_ns && base->flags & EMDB_ITER_VALUES) {
-		err = entry_value_pinned(base->db, &e, &base->value, &ret->value_len);
-		if (err)
-			return err;
-	}
-	ret->key = base->key.data;
-	ret->key_len = base->key.len;
-	ret->value = base->value;
-	ret->id = e.id;
-	ret->expires_ms = entry_expires_pinned(base->db, &e);
-	return EMDB_OK;
-}
-
 static emdb_err live_next(emdb_iter *base, struct emdb_entry *ret)
 {
 	struct live_iter *const it = container_of(base, struct live_iter, it);
@@ -92,7 +199,11 @@ static emdb_err live_next(emdb_iter *base, struct emdb_entry *ret)
 	emdb_err err = EMDB_ERR_NOT_FOUND;
 
 	while (it->at < it->count || live_fill_pinned(it)) {
-		err = live_slot_pinned(it, &it->slots[it->at++], ret);
+		struct entry e;
+
+		err = live_read_pinned(it, &it->slots[it->at++], &e);
+		if (!err)
+			err = iter_take_pinned(base, NULL, &e, ret);
 		if (err != EMDB_ERR_NOT_FOUND)
 			break;
 	}
@@ -107,7 +218,7 @@ static void live_release(emdb_iter *it)
 
 static const struct iter_ops live_ops = { live_next, live_release };
 
-emdb_err emdb_iter_new(emdb_db *db, uint64_t ns, unsigned int flags, emdb_iter **ret_iter)
+static emdb_err live_new(emdb_db *db, uint64_t ns, unsigned int flags, emdb_iter **ret)
 {
 	const unsigned int pin = epoch_pin(&db->epoch);
 	const bool there = ns_find_pinned(db, ns) != NULL;
@@ -123,8 +234,18 @@ emdb_err emdb_iter_new(emdb_db *db, uint64_t ns, unsigned int flags, emdb_iter *
 	it->it.db = db;
 	it->it.ns = ns;
 	it->it.flags = flags;
-	*ret_iter = &it->it;
+	*ret = &it->it;
 	return EMDB_OK;
+}
+
+/* ---- Any ---------------------------------------------------------------------------- */
+
+emdb_err emdb_iter_new(emdb_db *db, uint64_t ns, unsigned int flags, emdb_iter **ret_iter)
+{
+	if (flags & ~(EMDB_ITER_VALUES | EMDB_ITER_KEYS | EMDB_ITER_NS | EMDB_ITER_LIVE))
+		return EMDB_ERR_INVAL;
+	return flags & EMDB_ITER_LIVE ? live_new(db, ns, flags, ret_iter)
+				      : view_iter_new(db, ns, flags, ret_iter);
 }
 
 emdb_err emdb_iter_next(emdb_iter *it, struct emdb_entry *ret_entry)
