@@ -348,6 +348,20 @@ struct emdb_item {
 EMDB_API EMDB_CHECKED emdb_err emdb_put_many(emdb_db *db, uint64_t ns,
 					     const struct emdb_item *items, size_t n);
 
+struct emdb_value {
+	const void *data;
+	size_t len;
+};
+/*
+ * Compare and set: if the key has the value `expected` (NULL: if it is absent), it gets the value
+ * `desired` and the deadline, or is removed (NULL).  Atomic: of several that try the same at once,
+ * one succeeds.  What has expired is absent.  Errors: CONFLICT (something else is there) and those
+ * of emdb_put() and emdb_get().
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_cas(emdb_db *db, uint64_t ns, const void *key, size_t key_len,
+					const struct emdb_value *expected,
+					const struct emdb_value *desired, int64_t expires_ms);
+
 /* ---- Iteration ------------------------------------------------------- */
 
 typedef struct emdb_iter emdb_iter;
