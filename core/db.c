@@ -14,6 +14,7 @@
 #include "core/keys.h"
 #include "core/keyslot.h"
 #include "core/manifest.h"
+#include "core/txn.h"
 
 #define SUPER_NAME    "superblock"
 #define LOCK_NAME     "lock"
@@ -371,6 +372,7 @@ static emdb_err parts_init(emdb_db *db)
 		mutex_init(&db->stripes[i], LOCK_STRIPE);
 	mutex_init(&db->snap_lock, LOCK_ADMIN);
 	mutex_init(&db->ttl_lock, LOCK_TTL);
+	mutex_init(&db->txn_lock, LOCK_LEAF);
 	mutex_init(&db->sweep_lock, LOCK_LEAF);
 	cond_init(&db->sweep_cond);
 	cond_init(&db->flight_cond);
@@ -737,6 +739,7 @@ emdb_err emdb_close(emdb_db *db)
 
 	if (!db)
 		return EMDB_OK;
+	txn_abandon_all(db);
 	expire_stop(db);
 	compact_tidy(db);
 	compact_stop(db);

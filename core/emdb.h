@@ -341,7 +341,7 @@ struct emdb_item {
 };
 /*
  * Stores n items atomically, in order: of duplicates the last wins.  All or
- * none is there after a crash.  Removing an absent key is no error here.  An
+ * none is there after a crash, and iterators and transactions see all or none.  Removing an absent key is no error here.  An
  * object with other names keeps its value there: this name gets an object of its own.
  * Errors: those of emdb_put(), TXN_TOO_BIG (about one segment).
  */
@@ -444,6 +444,85 @@ struct emdb_range {
  */
 EMDB_API EMDB_CHECKED emdb_err emdb_range_new(emdb_db *db, uint64_t ns,
 					      const struct emdb_range *range, emdb_iter **ret_iter);
+
+/* ---- Transactions ----------------------------------------------------- */
+
+/*
+ * Several changes, in any namespaces, as one: after a crash all of them are there or none, and no
+ * other transaction or iterator ever sees a part of them.
+ *
+ * A transaction reads the store as it was when it began, and its own writes.  Nothing is locked;
+ * its writes stay in memory until the commit.  The commit fails with CONFLICT, and changes
+ * nothing, if since the beginning anybody else changed a key that the transaction read or wrote
+ * (present or absent), or anything in a namespace that it iterated (so there are no phantoms
+ * there).  Those that commit are therefore serialisable: the same as if each had run alone at the
+ * moment of its commit.  One that wrote nothing never conflicts; it is as if it had run when
+ * it began.  That a key expires is no conflict: time passes for everybody.  A change of an
+ * entry's metadata counts as a change.  Whether a namespace exists is known as of the beginning;
+ * one that is dropped meanwhile is a conflict.
+ *
+ * Limits: the writes fit one segment, else TXN_TOO_BIG.  Values beyond 1 MiB (nearly half a segment
+ * where segments are smaller) do not count: they are written ahead, at the beginning of the commit,
+ * which holds other writers up meanwhile.
+ * Keys that were read take memory (about 100 bytes and the key) until the end.
+ *
+ * One thread at a time per transaction and its iterators.  Others go on meanwhile, of the same
+ * thread too: what they change is not seen, and may be a conflict.  What is left open at
+ * emdb_close() is aborted.
+ */
+typedef struct emdb_txn emdb_txn;
+
+/* emdb_txn_options.flags */
+#define EMDB_TXN_READ_ONLY 0x1u /* a consistent reader: writes fail with READ_ONLY */
+/*
+ * Only writes are compared at commit, not reads: snapshot isolation.  Reading takes no memory, and two
+ * that each write what the other reads may both commit.
+ */
+#define EMDB_TXN_SNAPSHOT 0x2u
+
+/* Every field's zero is its default; size is sizeof(struct emdb_txn_options). */
+struct emdb_txn_options {
+	size_t size;
+	unsigned int flags;
+};
+
+/* opts may be NULL.  Errors: INVAL, NOMEM. */
+EMDB_API EMDB_CHECKED emdb_err emdb_txn_begin(emdb_db *db, const struct emdb_txn_options *opts,
+					      emdb_txn **ret_txn);
+/*
+ * As emdb_put(), to take effect at commit; a default lifetime counts from now.  Errors: KEY_TOO_LONG,
+ * VALUE_TOO_LARGE, IS_NS, NOT_FOUND (no such namespace), TXN_TOO_BIG (what was written before
+ * stays), OVERFLOW, INVAL (the deadline), CONFLICT (the namespace is gone), READ_ONLY, FAILED, NOMEM,
+ * CORRUPT, IO.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_txn_put(emdb_txn *txn, uint64_t ns, const void *key,
+					    size_t key_len, const void *value, size_t value_len,
+					    int64_t expires_ms);
+/* Errors: NOT_FOUND (the transaction does not see the key) and those of emdb_txn_put(). */
+EMDB_API EMDB_CHECKED emdb_err emdb_txn_remove(emdb_txn *txn, uint64_t ns, const void *key,
+					       size_t key_len);
+/* As emdb_get() and emdb_contains(), as the transaction sees it. */
+EMDB_API EMDB_CHECKED emdb_err emdb_txn_get(emdb_txn *txn, uint64_t ns, const void *key,
+					    size_t key_len, void **ret_value, size_t *ret_len);
+EMDB_API EMDB_CHECKED emdb_err emdb_txn_contains(emdb_txn *txn, uint64_t ns, const void *key,
+						 size_t key_len, bool *ret_found);
+/*
+ * As emdb_iter_new(), own writes merged: keys written before this call, with what they have when
+ * the walk comes to them; of keys that are only written later what they had.  Ids of what the
+ * transaction wrote are 0.  To be freed as any iterator; once the transaction is over it gives INVAL.
+ * EMDB_ITER_LIVE is INVAL.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_txn_iter(emdb_txn *txn, uint64_t ns, unsigned int flags,
+					     emdb_iter **ret_iter);
+#define EMDB_COMMIT_DURABLE 0x1u /* on stable storage before the call returns, as emdb_flush() */
+/*
+ * The transaction is over and freed, whatever is returned.  Errors: CONFLICT, TXN_TOO_BIG, NO_SPACE,
+ * READ_ONLY, FAILED, IO, CORRUPT, NOMEM, INVAL: nothing was changed; but with DURABLE, or under
+ * EMDB_FLUSH_WRITE_THROUGH, FAILED and IO can also mean that all was changed and may not be durable.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_txn_commit(emdb_txn *txn, unsigned int flags);
+/* Rolls back: nothing happened.  txn may be NULL. */
+EMDB_API void emdb_txn_abort(emdb_txn *txn);
 
 /* ---- Namespaces ------------------------------------------------------ */
 

@@ -175,6 +175,8 @@ struct emdb_db {
 	struct cond flight_cond;       /* with ttl_lock: one has landed or stopped working */
 	struct checkpointer ckpt;
 	struct views views;
+	struct mutex txn_lock; /* rank LOCK_LEAF */
+	struct emdb_txn *txns; /* open ones; guarded by txn_lock */
 
 	/* Immutable after open. */
 	enum emdb_flush_policy flush;

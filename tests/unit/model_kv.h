@@ -325,6 +325,87 @@ static void op_put_many(void)
 		check_key(db, ns, keys[i]);
 }
 
+/* One key a step, no key twice; *ret_n is how many are in it. */
+static void txn_steps(emdb_txn *t, struct emdb_item items[MANY], int nss[MANY], int keys[MANY],
+		      size_t *ret_n)
+{
+	const size_t n = 1 + below(MANY);
+
+	*ret_n = 0;
+	for (size_t i = 0; i < n; i++) {
+		struct emdb_item *const it = &items[*ret_n];
+		const int ns = any_ns(), key = any_key(ns);
+		const struct m_entry *const e = m_find(ns, key);
+		emdb_err want = e && e->obj < 0 ? EMDB_ERR_IS_NS : EMDB_OK;
+		bool twice = false;
+		size_t len;
+		const void *const k = m_key(key, &len);
+
+		for (size_t x = 0; x < *ret_n; x++)
+			twice = twice || (keys[x] == key && nss[x] == ns);
+		if (twice)
+			continue;
+		*it = (struct emdb_item){ .key = k, .key_len = len, .remove = chance(25) };
+		if (it->remove) {
+			want = want ? want : e ? EMDB_OK : EMDB_ERR_NOT_FOUND;
+			want_err(emdb_txn_remove(t, m->nss[ns].id, k, len), want, "txn_remove");
+		} else {
+			it->value_len = any_size();
+			it->value = memcpy(malloc(it->value_len + 1), any_data(it->value_len),
+					   it->value_len);
+			it->expires_ms = any_deadline();
+			want_err(emdb_txn_put(t, m->nss[ns].id, k, len, it->value, it->value_len,
+					      it->expires_ms),
+				 want, "txn_put");
+		}
+		if (want) {
+			free((void *)(uintptr_t)it->value);
+			continue;
+		}
+		nss[*ret_n] = ns;
+		keys[(*ret_n)++] = key;
+	}
+}
+
+/* Several changes in several namespaces: done, undone, or refused because of one in between. */
+static void op_txn(void)
+{
+	struct emdb_item items[MANY];
+	int nss[MANY], keys[MANY], room = 0;
+	emdb_err want = EMDB_OK;
+	emdb_txn *t;
+	size_t n;
+
+	for (int i = 0; i < M_OBJS; i++)
+		room += !m->objs[i].used;
+	if (room < MANY + 1)
+		return;
+	DOING("txn");
+	OK(emdb_txn_begin(db, NULL, &t));
+	txn_steps(t, items, nss, keys, &n);
+	if (n && chance(15)) {
+		OK(emdb_put(db, m->nss[nss[0]].id, items[0].key, items[0].key_len, "x", 1, 0));
+		model_put(nss[0], keys[0], (const uint8_t *)"x", 1, 0, false);
+		want = EMDB_ERR_CONFLICT;
+	}
+	if (!want && chance(20)) {
+		emdb_txn_abort(t);
+		want = EMDB_ERR_CANCELLED;
+	} else {
+		want_err(emdb_txn_commit(t, chance(10) ? EMDB_COMMIT_DURABLE : 0), want, "commit");
+	}
+	for (size_t i = 0; i < n; i++) {
+		if (!want && items[i].remove)
+			m_remove(m_find(nss[i], keys[i]));
+		else if (!want)
+			model_put(nss[i], keys[i], items[i].value, items[i].value_len,
+				  items[i].expires_ms, false);
+		free((void *)(uintptr_t)items[i].value);
+	}
+	for (size_t i = 0; i < n; i++)
+		check_key(db, nss[i], keys[i]);
+}
+
 static void op_clear(void)
 {
 	const int ns = any_ns();

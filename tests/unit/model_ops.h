@@ -550,13 +550,13 @@ static const struct {
 	void (*fn)(void);
 	unsigned int weight;
 } ops[] = {
-	{ op_put, 20 },   { op_get, 6 },      { op_remove, 6 },     { op_put_many, 3 },
-	{ op_clear, 1 },  { op_ttl_set, 5 },  { op_sweep, 2 },      { op_ns_defaults, 2 },
-	{ op_write, 20 }, { op_setattr, 9 },  { op_fallocate, 4 },  { op_ns_create, 4 },
-	{ op_seek, 3 },   { op_ns_drop, 2 },  { op_copy_range, 4 }, { op_create, 8 },
-	{ op_xattr, 8 },  { op_unlink, 7 },   { op_link, 4 },       { op_rename, 12 },
-	{ op_time, 6 },   { op_readdir, 2 },  { op_forget, 3 },     { op_durable, 1 },
-	{ op_check, 3 },  { op_snapshot, 1 }, { op_compact, 2 },
+	{ op_put, 20 },   { op_get, 6 },     { op_remove, 6 },     { op_put_many, 3 },
+	{ op_clear, 1 },  { op_ttl_set, 5 }, { op_sweep, 2 },      { op_ns_defaults, 2 },
+	{ op_write, 20 }, { op_setattr, 9 }, { op_fallocate, 4 },  { op_ns_create, 4 },
+	{ op_seek, 3 },   { op_ns_drop, 2 }, { op_copy_range, 4 }, { op_create, 8 },
+	{ op_xattr, 8 },  { op_unlink, 7 },  { op_link, 4 },       { op_rename, 12 },
+	{ op_time, 6 },   { op_readdir, 2 }, { op_forget, 3 },     { op_durable, 1 },
+	{ op_txn, 4 },    { op_check, 3 },   { op_snapshot, 1 },   { op_compact, 2 },
 };
 
 static void one_op(void)

@@ -122,20 +122,24 @@ static uint64_t version(bool small)
 	return v;
 }
 
-enum kind { PUT, REMOVE, MANY, RENAME, EXCHANGE, WRITE, TRUNCATE, CLEAR };
+enum kind { PUT, CAS, REMOVE, MANY, TXN, RENAME, EXCHANGE, WRITE, TRUNCATE, CLEAR };
 
 struct act {
 	enum kind kind;
 	unsigned int a, b;
+	bool also; /* TXN: b is removed */
 };
 
 /* What the operation makes of `next`; false: there is nothing to do it to. */
 static bool plan(struct worker *w, struct act *act, struct value next[KEYS])
 {
-	static const enum kind kinds[] = { PUT,    PUT,      PUT,   REMOVE, MANY,     MANY, RENAME,
-					   RENAME, EXCHANGE, WRITE, WRITE,  TRUNCATE, CLEAR };
+	static const enum kind kinds[] = {
+		PUT,    PUT,    CAS,      REMOVE, MANY,  TXN,      TXN,
+		RENAME, RENAME, EXCHANGE, WRITE,  WRITE, TRUNCATE, CLEAR
+	};
 	struct value *a, *b;
 
+	act->also = false;
 	act->kind = kinds[test_rand(&w->rnd) % (sizeof(kinds) / sizeof(kinds[0]))];
 	act->a = (unsigned int)(test_rand(&w->rnd) % KEYS);
 	act->b = (act->a + 1 + (unsigned int)(test_rand(&w->rnd) % (KEYS - 1))) % KEYS;
@@ -145,10 +149,14 @@ static bool plan(struct worker *w, struct act *act, struct value next[KEYS])
 		memset(next, 0, KEYS * sizeof(*next));
 		return true;
 	}
-	if (act->kind == PUT || act->kind == MANY) {
+	if (act->kind == PUT || act->kind == MANY || act->kind == CAS || act->kind == TXN) {
+		/* A transaction leaves one of two, the other goes; or it puts both, of any size. */
+		act->also = act->kind == TXN && b->base && test_rand(&w->rnd) % 2;
 		*a = (struct value){ .base = version(act->kind == MANY) };
-		if (act->kind == MANY)
-			*b = (struct value){ .base = version(true) };
+		if (act->also)
+			*b = (struct value){ 0 };
+		else if (act->kind == MANY || act->kind == TXN)
+			*b = (struct value){ .base = version(act->kind == MANY) };
 		return true;
 	}
 	if (act->kind == CLEAR || !a->base || (act->kind == EXCHANGE && !b->base) ||
@@ -191,6 +199,50 @@ static emdb_err put_both(struct worker *w, const struct act *act, const struct v
 	return err;
 }
 
+static emdb_err transact(struct worker *w, const struct act *act, const struct value next[KEYS],
+			 uint8_t *p)
+{
+	char a[8], b[8];
+	emdb_txn *t;
+	emdb_err err;
+
+	key_of(act->a, a);
+	key_of(act->b, b);
+	err = emdb_txn_begin(db, NULL, &t);
+	if (err)
+		return err;
+	err = emdb_txn_put(t, w->ns, a, strlen(a), p, contents(&next[act->a], p), EMDB_TTL_NEVER);
+	if (!err && act->also)
+		err = emdb_txn_remove(t, w->ns, b, strlen(b));
+	else if (!err)
+		err = emdb_txn_put(t, w->ns, b, strlen(b), p, contents(&next[act->b], p),
+				   EMDB_TTL_NEVER);
+	if (err) {
+		emdb_txn_abort(t);
+		return err;
+	}
+	return emdb_txn_commit(t, 0);
+}
+
+/* What is there for something else. */
+static emdb_err swap(struct worker *w, const char *key, const struct value *v, uint8_t *p)
+{
+	const struct emdb_value desired = { p, contents(v, p) };
+	struct emdb_value expected;
+	void *was;
+	emdb_err err;
+
+	err = emdb_get(db, w->ns, key, strlen(key), &was, &expected.len);
+	if (err == EMDB_ERR_NOT_FOUND)
+		return emdb_cas(db, w->ns, key, strlen(key), NULL, &desired, EMDB_TTL_NEVER);
+	if (err)
+		return err;
+	expected.data = was;
+	err = emdb_cas(db, w->ns, key, strlen(key), &expected, &desired, EMDB_TTL_NEVER);
+	free(was);
+	return err;
+}
+
 /* A change of one object by its id. */
 static emdb_err change(struct worker *w, const struct act *act, const struct value *v, uint8_t *p)
 {
@@ -226,6 +278,10 @@ static emdb_err perform(struct worker *w, const struct act *act, const struct va
 	switch (act->kind) {
 	case PUT:
 		return emdb_put(db, w->ns, a, strlen(a), p, contents(v, p), EMDB_TTL_NEVER);
+	case CAS:
+		return swap(w, a, v, p);
+	case TXN:
+		return transact(w, act, next, p);
 	case REMOVE:
 		return emdb_remove(db, w->ns, a, strlen(a), NULL, NULL);
 	case MANY:
