@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "fuse/log.h"
 #include "fuse/ops.h"
@@ -23,6 +24,7 @@ void fs_init(struct fs *fs, const struct options *opt)
 {
 	memset(fs, 0, sizeof(*fs));
 	fs->opt = *opt;
+	fs->selinux = access("/sys/fs/selinux/enforce", F_OK) == 0;
 	(void)pthread_mutex_init(&fs->jobs_lock, NULL);
 	(void)pthread_cond_init(&fs->jobs_idle, NULL);
 }

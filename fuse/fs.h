@@ -37,6 +37,9 @@
 /* Largest buffer of directory entries in one answer, bytes. */
 #define FS_READDIR_MAX (1024u * 1024u)
 
+/* The attribute that holds a label of SELinux. */
+#define FS_LABEL "security.selinux"
+
 /* A file that exists until the mount is ready, for its first open(); see fs_probe(). */
 #define FS_PROBE_NAME ".emdbfs.probe"
 #define FS_PROBE_ID   (UINT64_MAX - 1)
@@ -49,6 +52,7 @@ struct fs {
 	atomic_bool over_uring;          /* the kernel uses the rings: its probe came so */
 	atomic_bool ending;              /* long answers should give up */
 	bool direct_create;              /* immutable after INIT: see op_create() */
+	bool selinux;             /* immutable: it runs here, so that labels mean something */
 	bool kernel_acl;          /* immutable after INIT: the kernel enforces access lists */
 	struct counters counters; /* atomic */
 	_Atomic uint64_t faults;  /* answers that a failing disk spoiled */

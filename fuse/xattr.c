@@ -100,6 +100,10 @@ static void get_slow(fuse_req_t req, fuse_ino_t ino, const struct virtual *v, si
 	(void)fuse_reply_err(req, err);
 }
 
+/*
+ * "ls -l" asks for every file's label, unless it hears once that there are none here: where nobody
+ * sets labels it hears that, and saves a request per file.
+ */
 static void get_stored(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
 	struct fs *fs = fs_of(req);
@@ -119,6 +123,8 @@ static void get_stored(fuse_req_t req, fuse_ino_t ino, const char *name, size_t 
 	err = emdb_xattr_get(fs->db, ino, name, buf, size, &len);
 	if (err == EMDB_OK)
 		reply_value(req, size, buf, len);
+	else if (emdb_err_errno(err) == ENODATA && !fs->selinux && strcmp(name, FS_LABEL) == 0)
+		(void)fuse_reply_err(req, EOPNOTSUPP);
 	else
 		fs_reply_err(req, err);
 	free(buf);

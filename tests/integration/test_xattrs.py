@@ -129,6 +129,23 @@ def test_trusted_is_roots(d):
     as_user(1000, 1000, other)
 
 
+@pytest.mark.emdb
+def test_no_labels_without_selinux(d):
+    """Heard once, ls asks for no other file's label; one that is set is there all the same."""
+    if os.getuid() != 0:
+        pytest.skip("needs root")
+    if os.path.exists("/sys/fs/selinux/enforce"):
+        pytest.skip("SELinux runs here")
+    put(d / "f", b"x")
+    with fails(errno.EOPNOTSUPP):
+        os.getxattr(d / "f", "security.selinux")
+    os.setxattr(d / "f", "security.selinux", b"label")
+    assert os.getxattr(d / "f", "security.selinux") == b"label"
+    os.removexattr(d / "f", "security.selinux")
+    with fails(errno.EOPNOTSUPP):
+        os.getxattr(d / "f", "security.selinux")
+
+
 def test_security(d):
     if os.getuid() != 0:
         pytest.skip("needs root")

@@ -614,9 +614,8 @@ static void null_statfs(fuse_req_t req, fuse_ino_t ino)
 static void null_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size_t size)
 {
 	(void)ino;
-	(void)name;
 	(void)size;
-	(void)fuse_reply_err(req, ENODATA);
+	(void)fuse_reply_err(req, strcmp(name, FS_LABEL) == 0 ? EOPNOTSUPP : ENODATA);
 }
 
 /* ---- Serving ---- */
