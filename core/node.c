@@ -633,7 +633,10 @@ static uint64_t pos_after(const struct hidx_slot *s)
 	return (s->hash >> 1) + min_u64((uint64_t)s->tie + 1, 4);
 }
 
-/* Entries lie all over the journal: their records are fetched this many ahead. */
+/*
+ * Entries lie all over the journal, and their objects all over the table: the processor fetches
+ * those of this many at a time while it works on the ones before.
+ */
 #define READDIR_AHEAD 8u
 
 struct readdir {
@@ -674,33 +677,53 @@ static bool readdir_damaged(struct readdir *rd, const struct hidx_slot *s)
 	return rd->fn(rd->ctx, name, (size_t)n, NULL, pos_after(s));
 }
 
-/* False: the caller wants no more. */
-static bool readdir_slot(struct readdir *rd, const struct hidx_slot *s, emdb_err *ret_err)
+/* err: of reading e.  False: the caller wants no more. */
+static bool readdir_slot(struct readdir *rd, const struct hidx_slot *s, const struct entry *e,
+			 emdb_err err, emdb_err *ret_err)
 {
 	struct emdb_attr attr;
-	struct entry e;
-	emdb_err err;
 
-	err = entry_read_pinned(rd->db, s->hash, s->value, false, &e);
 	if (err == EMDB_ERR_NOT_FOUND)
 		return true;
 	if (err == EMDB_ERR_CORRUPT || err == EMDB_ERR_IO)
 		return readdir_damaged(rd, s);
 	if (!err && rd->flags & EMDB_READDIR_REF)
-		err = readdir_ref(rd, s, &e, &attr);
+		err = readdir_ref(rd, s, e, &attr);
 	else if (!err)
-		err = entry_attr_pinned(rd->db, &e, &attr);
+		err = entry_attr_pinned(rd->db, e, &attr);
 	if (err == EMDB_ERR_NOT_FOUND)
 		return true;
 	if (err) {
 		*ret_err = err;
 		return false;
 	}
-	if (rd->fn(rd->ctx, e.rec.key, e.rec.key_len, &attr, pos_after(s)))
+	if (rd->fn(rd->ctx, e->rec.key, e->rec.key_len, &attr, pos_after(s)))
 		return true;
 	if (rd->flags & EMDB_READDIR_REF)
 		emdb_node_forget(rd->db, attr.id, 1);
 	return false;
+}
+
+/* False: the caller wants no more. */
+static bool readdir_some(struct readdir *rd, const struct hidx_slot *slots, size_t from, size_t n,
+			 emdb_err *ret_err)
+{
+	const size_t end = min_size(from + READDIR_AHEAD, n);
+	struct entry e[READDIR_AHEAD];
+	emdb_err err[READDIR_AHEAD];
+
+	for (size_t i = from; i < end; i++) {
+		err[i - from] = entry_read_pinned(rd->db, slots[i].hash, slots[i].value, false,
+						  &e[i - from]);
+		if (!err[i - from] && rd->flags & EMDB_READDIR_REF)
+			objtab_prefetch(rd->db, e[i - from].id);
+	}
+	for (size_t i = end; i < n && i < end + READDIR_AHEAD; i++)
+		journal_prefetch_pinned(rd->db->j, slot_ref(slots[i].value));
+	for (size_t i = from; i < end; i++)
+		if (!readdir_slot(rd, &slots[i], &e[i - from], err[i - from], ret_err))
+			return false;
+	return true;
 }
 
 emdb_err emdb_node_readdir(emdb_db *db, uint64_t id, uint64_t pos, unsigned int flags,
@@ -720,12 +743,10 @@ emdb_err emdb_node_readdir(emdb_db *db, uint64_t id, uint64_t pos, unsigned int 
 		return EMDB_ERR_NOT_NS;
 	}
 	while (more && (n = hidx_walk_pinned(&rd.ns->idx, hash, tie, slots, STORE_WALK)) != 0) {
-		for (size_t i = 0; more && i < n; i++) {
-			if (i + READDIR_AHEAD < n)
-				journal_prefetch_pinned(db->j,
-							slot_ref(slots[i + READDIR_AHEAD].value));
-			more = readdir_slot(&rd, &slots[i], &err);
-		}
+		for (size_t i = 0; i < n && i < READDIR_AHEAD; i++)
+			journal_prefetch_pinned(db->j, slot_ref(slots[i].value));
+		for (size_t i = 0; more && i < n; i += READDIR_AHEAD)
+			more = readdir_some(&rd, slots, i, n, &err);
 		hash = slots[n - 1].hash;
 		tie = slots[n - 1].tie + 1;
 	}

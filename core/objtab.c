@@ -164,6 +164,16 @@ bool objtab_ref_plain(emdb_db *db, uint64_t id, uint64_t ns, uint64_t hash, uint
 	return o != NULL;
 }
 
+void objtab_prefetch(emdb_db *db, uint64_t id)
+{
+	uint64_t h;
+	struct objtab_shard *const s = shard_of(db, id, &h);
+
+	mutex_lock(&s->lock);
+	__builtin_prefetch(&s->slots[h & (s->nslots - 1)], 1);
+	mutex_unlock(&s->lock);
+}
+
 bool objtab_ref(emdb_db *db, uint64_t id)
 {
 	uint64_t h;

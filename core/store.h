@@ -358,6 +358,8 @@ void objtab_release(emdb_db *db);
 bool objtab_get_pinned(emdb_db *db, uint64_t id, struct obj_view *ret);
 /* Takes a reference on a plain object found at ns/hash/ref; creates its row.  False: no memory. */
 bool objtab_ref_plain(emdb_db *db, uint64_t id, uint64_t ns, uint64_t hash, uint64_t ref);
+/* The object is going to be looked for. */
+void objtab_prefetch(emdb_db *db, uint64_t id);
 /* Takes a reference on an object in the table.  False: not there. */
 bool objtab_ref(emdb_db *db, uint64_t id);
 /* Gives back references; the row and what only it kept alive go with the last. */
