@@ -167,8 +167,13 @@ static int walk(struct mem *m, int dirfd, const char *path, struct mem_node **re
 		len = strcspn(path, "/");
 		if (len > IO_NAME_MAX)
 			return -ENAMETOOLONG;
-		if (len == 2 && path[0] == '.' && path[1] == '.')
-			return -EINVAL;
+		if (len == 2 && path[0] == '.' && path[1] == '.') {
+			if (dir_dead(m, dir))
+				return -ENOENT;
+			dir = dir->parent ? dir->parent : dir; /* the root is its own */
+			path += 2;
+			continue;
+		}
 		if (len == 1 && path[0] == '.') {
 			path++;
 			continue;

@@ -322,6 +322,26 @@ TEST(test_io__rename_of_directories)
 }
 
 /* Models names as a map from slot to content and compares after each step. */
+TEST(test_io__mem_goes_up)
+{
+	struct emdb_io *const io = emdb_io_mem_new();
+	struct io_stat root, st;
+	int dir = -1;
+
+	CHECK_OK(io_fstatat(io, AT_FDCWD, ".", &root));
+	CHECK_OK(io_mkdirat(io, AT_FDCWD, "a", 0700));
+	CHECK_OK(io_mkdirat(io, AT_FDCWD, "a/b", 0700));
+	CHECK_OK(io_openat(io, AT_FDCWD, "a/b", O_RDONLY | O_DIRECTORY, 0, &dir));
+	CHECK_OK(io_fstatat(io, dir, "../..", &st));
+	CHECK_UEQ(st.ino, root.ino);
+	CHECK_OK(io_fstatat(io, dir, "../../../a/..", &st));
+	CHECK_UEQ(st.ino, root.ino);
+	CHECK_OK(io_unlinkat(io, dir, "../b", AT_REMOVEDIR));
+	CHECK_EQ(io_fstatat(io, dir, "..", &st), -ENOENT);
+	(void)io_close(io, dir);
+	emdb_io_free(io);
+}
+
 TEST(test_io__mem_names_against_a_model)
 {
 	struct env e = env_mem();
