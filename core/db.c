@@ -254,6 +254,22 @@ static emdb_err write_super(emdb_db *db)
 	return err_of_io(io_replace_durably(db->io, db->dirfd, SUPER_NAME, buf, sizeof(buf)));
 }
 
+/*
+ * Without its name in the directory above, all that is synced in the store would be lost. Who may
+ * not look at that directory cannot sync it.
+ */
+static emdb_err sync_above(emdb_db *db)
+{
+	int fd, ret;
+
+	ret = io_openat(db->io, db->dirfd, "..", O_RDONLY | O_DIRECTORY, 0, &fd);
+	if (ret)
+		return ret == -EACCES ? EMDB_OK : err_of_io(ret);
+	ret = io_fsync(db->io, fd);
+	(void)io_close(db->io, fd);
+	return err_of_io(ret);
+}
+
 static int unlink_one(void *arg, const char *name)
 {
 	const struct emdb_db *const db = ((void **)arg)[0];
@@ -658,6 +674,8 @@ static emdb_err open_in(emdb_db *db, int at, const char *path, const struct emdb
 		err = recover(db, o, create);
 	if (!err && db->ordered)
 		err = order_build(db);
+	if (!err && create && path)
+		err = sync_above(db);
 	if (!err && create)
 		err = write_super(db);
 	if (!err && path && !db->read_only)
