@@ -97,6 +97,8 @@ EXTRA_test_control := tools/ctl_proto.c
 EXTRA_fuzz_control := tools/ctl_proto.c
 EXTRA_nullfs := $(patsubst %,fuse/%.c,session options uring mounts notify log)
 LIBS_nullfs := $(FUSE_LIBS)
+WRAP_crash_store := -Wl,--wrap=emdb_io_posix_new,--wrap=crc32c
+EXTRA_crash_store := $(addprefix tests/crash/,simdisk.c work.c work_run.c work_check.c)
 extra	= $(call objs,$(EXTRA_$(notdir $(1))))
 
 all: $(LIBS) $(PROGS)
@@ -139,7 +141,7 @@ $(BIN)/emdb: $(TOOLS) $(BIN)/libemdb.a
 	$(call link,$(TOOL_LIBS))
 $(UNIT) $(CRASH): %: %.o $$(call extra,$$*) $(BIN)/libemdb.a
 	$(call say,LD)
-	$(call link)
+	$(call link,$(WRAP_$(notdir $@)))
 $(FUZZERS): %: %.o $$(call extra,$$*) $(BIN)/libemdb.a
 	$(call say,LD)
 	$(call link,-fsanitize=fuzzer $(if $(filter %/fuzz_tar,$@),$(TOOL_LIBS)))
@@ -188,7 +190,7 @@ bench-build: $(BENCHES)
 check-unit: $(UNIT)
 	$(Q)$(RUN) $(or $(LABEL),unit) $(UNIT)
 check-crash: $(CRASH) $(PROGS)
-	$(Q)$(if $(CRASH),$(RUN) crash $(CRASH))
+	$(Q)$(if $(CRASH),$(if $(EMDB_LONG),TEST_TIMEOUT=7200) $(RUN) crash $(CRASH))
 # As a user would: against what `make install` installs.
 check-examples: all
 	$(Q)rm -rf $(O)/stage && $(MAKE) -s --no-print-directory install DESTDIR=$(abspath $(O))/stage && \
