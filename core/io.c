@@ -708,24 +708,11 @@ static int write_new(struct emdb_io *io, int dirfd, const char *name, const void
 	return err ? err : err2;
 }
 
-static int sync_dir(struct emdb_io *io, int dirfd)
-{
-	int fd = -1, err;
-
-	/* The caller's descriptor may be AT_FDCWD or an O_PATH one. */
-	err = io_openat(io, dirfd, ".", O_RDONLY | O_DIRECTORY, 0, &fd);
-	if (err)
-		return err;
-	err = io_fsync(io, fd);
-	(void)io_close(io, fd);
-	return err;
-}
-
 int io_replace_durably(struct emdb_io *io, int dirfd, const char *name, const void *buf, size_t n)
 {
 	char tmp[IO_NAME_MAX + 1];
 	const size_t len = strlen(name);
-	int err;
+	int fd = -1, err;
 
 	if (strchr(name, '/'))
 		return -EINVAL;
@@ -733,14 +720,22 @@ int io_replace_durably(struct emdb_io *io, int dirfd, const char *name, const vo
 		return -ENAMETOOLONG;
 	memcpy(tmp, name, len);
 	memcpy(tmp + len, TMP_SUFFIX, sizeof(TMP_SUFFIX));
+	/*
+	 * The caller's descriptor may be AT_FDCWD or an O_PATH one. Opened before anything is
+	 * done: with none left after the rename nobody could say which of the two survives.
+	 */
+	err = io_openat(io, dirfd, ".", O_RDONLY | O_DIRECTORY, 0, &fd);
+	if (err)
+		return err;
 	err = write_new(io, dirfd, tmp, buf, n);
 	if (!err)
 		err = io_renameat(io, dirfd, tmp, dirfd, name);
-	if (err) {
+	if (err)
 		(void)io_unlinkat(io, dirfd, tmp, 0);
-		return err;
-	}
-	return sync_dir(io, dirfd);
+	else
+		err = io_fsync(io, fd);
+	(void)io_close(io, fd);
+	return err;
 }
 
 int io_read_file(struct emdb_io *io, int dirfd, const char *name, size_t max, struct buf *out)
