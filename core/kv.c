@@ -437,9 +437,14 @@ emdb_err emdb_ns_basis_get(emdb_db *db, uint64_t ns, enum emdb_ttl_basis *ret_ba
 
 emdb_err emdb_sweep(emdb_db *db, uint64_t *ret_removed)
 {
-	const emdb_err err = db_writable(db);
+	uint64_t removed;
+	emdb_err err = db_writable(db);
 
-	return err ? err : expire_step(db, UINT64_MAX, ret_removed);
+	if (!err)
+		err = expire_step(db, UINT64_MAX, &removed);
+	if (!err)
+		*ret_removed = removed;
+	return err;
 }
 
 emdb_err emdb_ttl_parse(const char *s, size_t n, int64_t now_ms, int64_t current_ms,

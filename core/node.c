@@ -570,8 +570,7 @@ static emdb_err remove_locked(emdb_db *db, uint64_t parent, const void *key, siz
 		if (child && hidx_count(&child->idx) != 0)
 			return EMDB_ERR_NOT_EMPTY;
 	}
-	if (ret_id)
-		*ret_id = e.id;
+	*ret_id = e.id;
 	return del_entry(db, &e);
 }
 
@@ -580,6 +579,7 @@ static emdb_err remove_name(emdb_db *db, uint64_t parent, const void *key, size_
 {
 	const uint64_t hash = entry_hash(db, parent, key, key_len);
 	bool exclusive = dir;
+	uint64_t id = 0;
 	emdb_err err = db_writable(db);
 
 	if (!err && key_len > EMDB_KEY_MAX)
@@ -592,7 +592,7 @@ static emdb_err remove_name(emdb_db *db, uint64_t parent, const void *key, size_
 
 		hold_begin(&h, db, exclusive);
 		hold_stripe(&h, hash);
-		err = remove_locked(db, parent, key, key_len, hash, dir, exclusive, ret_id);
+		err = remove_locked(db, parent, key, key_len, hash, dir, exclusive, &id);
 		hold_end(&h);
 		if (err == EMDB_ERR_BUSY && !exclusive) {
 			exclusive = true;
@@ -606,7 +606,11 @@ static emdb_err remove_name(emdb_db *db, uint64_t parent, const void *key, size_
 			break;
 		}
 	}
-	return err ? err : db_written(db);
+	if (!err)
+		err = db_written(db);
+	if (!err && ret_id)
+		*ret_id = id;
+	return err;
 }
 
 emdb_err emdb_node_unlink(emdb_db *db, uint64_t parent, const void *key, size_t key_len,
