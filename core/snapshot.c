@@ -93,30 +93,37 @@ static emdb_err tidy_in(struct emdb_io *io, int fd)
 struct tidying {
 	struct emdb_io *io;
 	int fd;
+	emdb_err err;
 };
 
 /* io_list callback: what a backup that was interrupted left. */
 static int tidy_one(void *arg, const char *name)
 {
-	const struct tidying *const t = arg;
+	struct tidying *const t = arg;
 
 	if (strncmp(name, BACKUP_NAME, sizeof(BACKUP_NAME) - 1) == 0)
-		return storedir_remove(t->io, t->fd, name) ? -EIO : 0;
-	return 0;
+		t->err = storedir_remove(t->io, t->fd, name);
+	return t->err ? -EIO : 0;
+}
+
+static emdb_err tidy_backups(struct emdb_io *io, int fd)
+{
+	struct tidying t = { io, fd, EMDB_OK };
+	const emdb_err err = err_of_io(io_list(io, fd, tidy_one, &t));
+
+	return t.err ? t.err : err;
 }
 
 void snapshot_tidy(emdb_db *db)
 {
-	struct tidying t = { .io = db->io };
 	emdb_err err;
 	int fd;
 
 	if (snapshots_open(db->io, db->dirfd, false, &fd) != EMDB_OK)
 		return;
-	t.fd = fd;
 	err = tidy_in(db->io, fd);
 	if (!err)
-		err = err_of_io(io_list(db->io, fd, tidy_one, &t));
+		err = tidy_backups(db->io, fd);
 	if (err && db->log)
 		db->log(db->log_ctx, EMDB_LOG_WARN,
 			"snapshots: cannot remove what is left of an interrupted one");
@@ -543,6 +550,7 @@ static emdb_err create_locked(emdb_db *db, int fd, const char *name, struct emdb
 static emdb_err create_locked(emdb_db *db, int fd, const char *name, struct emdb_snapshot *ret)
 {
 	uint64_t last = 0, number = 0;
+	struct emdb_snapshot s;
 	bool there = false;
 	emdb_err err;
 
@@ -566,9 +574,13 @@ static emdb_err create_locked(emdb_db *db, int fd, const char *name, struct emdb
 	}
 	err = err_of_io(io_fsync(db->io, fd));
 	if (!err && ret)
-		err = read_one(db->io, fd, name, ret);
+		err = read_one(db->io, fd, name, &s);
+	if (!err && ret)
+		err = s.err;
 	if (err)
 		(void)!discard(db->io, fd, name);
+	else if (ret)
+		*ret = s;
 	return err;
 }
 
@@ -600,13 +612,12 @@ static emdb_err pin_locked(emdb_db *db, int fd, char name[static SNAPSHOT_PIN_SI
 	EMDB_REQUIRES(&db->snap_lock);
 static emdb_err pin_locked(emdb_db *db, int fd, char name[static SNAPSHOT_PIN_SIZE])
 {
-	struct tidying t = { .io = db->io, .fd = fd };
 	emdb_err err = tidy_in(db->io, fd);
 	bool there = true;
 
 	/* What an earlier one could not remove. */
 	if (!err && !db->backups)
-		err = err_of_io(io_list(db->io, fd, tidy_one, &t));
+		err = tidy_backups(db->io, fd);
 	for (unsigned int i = 1; !err && there; i++) {
 		(void)snprintf(name, SNAPSHOT_PIN_SIZE, BACKUP_NAME "%u", i);
 		err = look(db->io, fd, name, &there);

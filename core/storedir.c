@@ -39,28 +39,33 @@ struct removal {
 	struct emdb_io *io;
 	int fd;
 	unsigned int depth;
+	emdb_err err; /* of a directory in it */
 };
 
 static emdb_err remove_dir(struct emdb_io *io, int dirfd, const char *name, unsigned int depth);
 
 static int remove_one(void *arg, const char *name)
 {
-	const struct removal *const r = arg;
+	struct removal *const r = arg;
 	int ret = io_unlinkat(r->io, r->fd, name, 0);
 
-	if ((ret == -EISDIR || ret == -EPERM) && r->depth < DEPTH_MAX)
-		ret = remove_dir(r->io, r->fd, name, r->depth + 1) ? -EIO : 0;
+	if ((ret == -EISDIR || ret == -EPERM) && r->depth < DEPTH_MAX) {
+		r->err = remove_dir(r->io, r->fd, name, r->depth + 1);
+		ret = r->err ? -EIO : 0;
+	}
 	return ret == -ENOENT ? 0 : ret;
 }
 
 static emdb_err remove_dir(struct emdb_io *io, int dirfd, const char *name, unsigned int depth)
 {
-	struct removal r = { io, -1, depth };
+	struct removal r = { io, -1, depth, EMDB_OK };
 	emdb_err err = storedir_open(io, dirfd, name, &r.fd);
 
 	if (err)
 		return err == EMDB_ERR_NOT_FOUND ? EMDB_OK : err;
 	err = err_of_io(io_list(io, r.fd, remove_one, &r));
+	if (r.err)
+		err = r.err;
 	(void)io_close(io, r.fd);
 	if (!err)
 		err = err_of_io(io_unlinkat(io, dirfd, name, AT_REMOVEDIR));
