@@ -98,6 +98,7 @@ EXTRA_fuzz_control := tools/ctl_proto.c
 EXTRA_nullfs := $(patsubst %,fuse/%.c,session options uring mounts notify log)
 LIBS_nullfs := $(FUSE_LIBS)
 WRAP_crash_store := -Wl,--wrap=emdb_io_posix_new,--wrap=crc32c
+WRAP_test_faults := -Wl,--wrap=emdb_io_posix_new,--wrap=thread_start
 EXTRA_crash_store := $(addprefix tests/crash/,simdisk.c work.c work_run.c work_check.c)
 extra	= $(call objs,$(EXTRA_$(notdir $(1))))
 
@@ -198,7 +199,7 @@ check-examples: all
 check-asan:
 	$(SUB) VARIANT=asan LABEL=unit-asan check-unit
 check-tsan:
-	$(SUB) VARIANT=tsan LABEL=unit-tsan TESTS='$(TSAN_TESTS)' check-unit
+	$(SUB) VARIANT=tsan LABEL=unit-tsan TESTS='$(filter-out test_faults,$(TSAN_TESTS))' check-unit
 check-integration: all
 	$(Q)if ls tests/integration/test_*.py >/dev/null 2>&1; then \
 		EMDB_BIN=$(abspath $(BIN)) $(PYTEST) -q -p no:cacheprovider tests/integration $(PYTEST_ARGS); fi
