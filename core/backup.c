@@ -549,6 +549,9 @@ static emdb_err replicate(struct job *j, bool restore)
 		err = job_read(j, restore);
 	if (!err)
 		err = look_at(j, parent, name, restore, &is_new);
+	/* Who made it may have been killed before its name was synced. */
+	if (!err && !is_new)
+		err = err_of_io(io_fsync(j->io, parent));
 	if (!err)
 		err = is_new ? fill_new(j, parent, name) : fill_again(j);
 	(void)io_close(j->io, j->to);

@@ -72,20 +72,40 @@ static emdb_err snapshots_open(struct emdb_io *io, int dirfd, bool make, int *re
 	emdb_err err = storedir_open(io, dirfd, STOREDIR_SNAPSHOTS, ret_fd);
 	int ret;
 
-	if (err != EMDB_ERR_NOT_FOUND || !make)
+	if (!make || (err && err != EMDB_ERR_NOT_FOUND))
 		return err;
-	ret = io_mkdirat(io, dirfd, STOREDIR_SNAPSHOTS, 0700);
-	if (ret == 0)
-		ret = io_fsync(io, dirfd);
+	if (err) {
+		err = err_of_io(io_mkdirat(io, dirfd, STOREDIR_SNAPSHOTS, 0700));
+		if (!err)
+			err = storedir_open(io, dirfd, STOREDIR_SNAPSHOTS, ret_fd);
+		if (err)
+			return err;
+	}
+	/* Also when it is there: who made it may have been killed before its sync. */
+	ret = io_fsync(io, dirfd);
 	if (ret)
-		return err_of_io(ret);
-	return storedir_open(io, dirfd, STOREDIR_SNAPSHOTS, ret_fd);
+		(void)io_close(io, *ret_fd);
+	return err_of_io(ret);
+}
+
+/*
+ * What was killed between renaming a snapshot away and syncing that goes on here: were its files gone
+ * first, a power failure could bring its name back without them.
+ */
+static emdb_err tidy_deleted(struct emdb_io *io, int fd)
+{
+	bool there = false;
+	emdb_err err = look(io, fd, DEL_NAME, &there);
+
+	if (!err && there)
+		err = err_of_io(io_fsync(io, fd));
+	return err ? err : storedir_remove(io, fd, DEL_NAME);
 }
 
 static emdb_err tidy_in(struct emdb_io *io, int fd)
 {
 	const emdb_err err = storedir_remove(io, fd, TMP_NAME);
-	const emdb_err err2 = storedir_remove(io, fd, DEL_NAME);
+	const emdb_err err2 = tidy_deleted(io, fd);
 
 	return err ? err : err2;
 }
