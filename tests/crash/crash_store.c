@@ -40,7 +40,7 @@ struct run {
 
 /* What children tell. */
 static struct shared {
-	_Atomic(uint64_t) states, kills, again, syncs, events, snaps;
+	_Atomic(uint64_t) states, kills, again, syncs, events, snaps, offline;
 	char text[2600];
 	uint8_t skip[(WORKERS + 1) * OPS_MAX];
 } * sh;
@@ -115,19 +115,32 @@ static bool check_again(struct work *w, const size_t found[WORKERS])
 
 static bool try_crash(struct work *w, const struct situation *s, uint64_t *rnd);
 
+/* Any moment, or rather one around a sync or a change of a name. */
+static size_t any_moment(struct sim *sim, size_t from, uint64_t *rnd)
+{
+	const size_t end = sim_count(sim);
+
+	for (int i = 0; i < 8 && end > from && sim_rand(rnd) % 8; i++) {
+		const size_t at = from + sim_rand(rnd) % (end - from);
+		const enum sim_event_kind kind = sim_event_at(sim, at)->kind;
+
+		if (kind == SIM_SYNC || kind == SIM_DIRSYNC || kind == SIM_RENAME)
+			return at + sim_rand(rnd) % 2;
+	}
+	return from + sim_rand(rnd) % (end - from + 1);
+}
+
 /* Crashes between the events of an opening, and shortly after it. */
 static bool try_again(struct work *w, const struct situation *s, struct sim *sim, size_t from,
 		      size_t opened, const size_t found[WORKERS], uint64_t *rnd)
 {
-	const size_t end = sim_count(sim);
-
 	for (int i = 0; i < 3; i++) {
 		struct situation next = *s;
 
 		next.sim = sim;
 		next.depth++;
 		next.boot = s->c.kill ? s->boot : s->boot + 1;
-		next.c = (struct sim_crash){ .at = from + sim_rand(rnd) % (end - from + 1),
+		next.c = (struct sim_crash){ .at = any_moment(sim, from, rnd),
 					     .kill = sim_rand(rnd) % 3 == 0,
 					     .loss = sim_rand(rnd) % SIM_LOSSES,
 					     .seed = sim_rand(rnd) };
@@ -148,6 +161,148 @@ static bool try_again(struct work *w, const struct situation *s, struct sim *sim
 	return true;
 }
 
+/* ---- What is done to a store that is closed ---- */
+
+enum job { ROLL_BACK, CHANGE_KEY, ENCRYPT, DECRYPT, ROTATE, JOBS };
+
+struct offline {
+	enum job job;
+	const char *snapshot; /* to roll back to */
+	int key_before, key_after;
+	struct state before[WORKERS], after[WORKERS];
+};
+
+static emdb_err do_job(const struct offline *o)
+{
+	const struct emdb_secret *const before = work_secret(o->key_before);
+	const struct emdb_secret *const after = work_secret(o->key_after);
+
+	switch (o->job) {
+	case ROLL_BACK:
+		return emdb_rollback(STORE_PATH, o->snapshot, EMDB_ROLLBACK_PAST_NEWER, NULL);
+	case CHANGE_KEY:
+		return emdb_key_change(STORE_PATH, before, after, NULL, NULL);
+	case ENCRYPT:
+		return emdb_encrypt(STORE_PATH, after, NULL);
+	case DECRYPT:
+		return emdb_decrypt(STORE_PATH, before, NULL);
+	case ROTATE:
+		return emdb_rotate(STORE_PATH, before, 1, NULL);
+	case JOBS:
+		break;
+	}
+	return EMDB_ERR_INVAL;
+}
+
+/* What can be done to this store now; false: nothing of that kind. */
+static bool plan_job(struct work *w, const struct state found[WORKERS], struct offline *o,
+		     uint64_t *rnd)
+{
+	static const char *const names[SNAPS] = { "one", "two", "three" };
+
+	memset(o, 0, sizeof(*o));
+	o->job = sim_rand(rnd) % JOBS;
+	o->key_before = o->key_after = w->key;
+	memcpy(o->before, found, sizeof(o->before));
+	memcpy(o->after, found, sizeof(o->after));
+	if (o->job == ROLL_BACK) {
+		for (size_t i = 0; i < w->nkept; i++) {
+			if (w->kept[i].name < 0)
+				continue;
+			o->snapshot = names[w->kept[i].name];
+			memcpy(o->after, w->kept[i].st, sizeof(o->after));
+		}
+		return o->snapshot != NULL;
+	}
+	if (o->job == CHANGE_KEY)
+		o->key_after = 1 - w->key;
+	if (o->job == ENCRYPT)
+		o->key_after = 0;
+	if (o->job == DECRYPT)
+		o->key_after = -1;
+	return (w->key < 0) == (o->job == ENCRYPT);
+}
+
+/* Old or new, with the old or the new key; *ret_new when it can only be new. */
+static bool check_job(struct work *w, const struct offline *o, bool done)
+{
+	int key = done ? o->key_after : o->key_before;
+	emdb_db *db;
+	bool ok;
+	emdb_err err = work_open_with(w, key, &db);
+
+	if (err && !done && !w->broken) {
+		key = o->key_after;
+		err = work_open_with(w, key, &db);
+	}
+	if (err)
+		return wrong(w, "job %d %s: key %d gave %s", o->job, done ? "done" : "interrupted",
+			     key, emdb_err_name(err));
+	ok = !done && work_is(w, db, o->before);
+	if (!ok) {
+		pardon(w);
+		ok = work_is(w, db, o->after);
+	}
+	(void)emdb_close(db);
+	return ok;
+}
+
+/* What an interrupted job left can be brought to its end, or is that already. */
+static bool end_job(struct work *w, const struct offline *o)
+{
+	const emdb_err err = do_job(o);
+
+	if (err && !(o->job == ENCRYPT && err == EMDB_ERR_EXISTS) &&
+	    !(o->job == DECRYPT && err == EMDB_ERR_NOT_ENCRYPTED) &&
+	    !(o->job == CHANGE_KEY && err == EMDB_ERR_WRONG_KEY))
+		return wrong(w, "job %d cannot be brought to an end: %s", o->job,
+			     emdb_err_name(err));
+	return check_job(w, o, true);
+}
+
+static bool crash_in_job(struct work *w, const struct situation *s, struct sim *sim, size_t from,
+			 const struct offline *o, uint64_t *rnd)
+{
+	struct situation cut = *s;
+	struct sim *left;
+	bool ok;
+
+	cut.sim = sim;
+	cut.c = (struct sim_crash){ .at = any_moment(sim, from, rnd),
+				    .kill = sim_rand(rnd) % 3 == 0,
+				    .loss = sim_rand(rnd) % SIM_LOSSES,
+				    .seed = sim_rand(rnd) };
+	left = disk_after(&cut);
+	sim_use(left);
+	ok = check_job(w, o, false) && end_job(w, o);
+	if (!ok)
+		snprintf(w->text + strlen(w->text), sizeof(w->text) - strlen(w->text),
+			 "\n  crash at event %zu of %zu in job %d, %s, seed %" PRIu64, cut.c.at,
+			 sim_count(sim), o->job, loss_name(&cut.c), cut.c.seed);
+	sim_use(sim);
+	sim_free(left);
+	atomic_fetch_add(&sh->states, 1);
+	atomic_fetch_add(&sh->offline, 1);
+	return ok;
+}
+
+/* The store on the disk in use is closed: rolls it back or changes its keys, with crashes meanwhile. */
+static bool try_job(struct work *w, const struct situation *s, struct sim *sim,
+		    const struct offline *o, uint64_t *rnd)
+{
+	const size_t from = sim_count(sim);
+	const emdb_err err = do_job(o);
+
+	if (err == EMDB_ERR_UNSUPPORTED)
+		return true;
+	if (err)
+		return wrong(w, "job %d gave %s", o->job, emdb_err_name(err));
+	for (int i = 0; i < 4; i++)
+		if (!crash_in_job(w, s, sim, from, o, rnd))
+			return false;
+	return check_job(w, o, true);
+}
+
 /* Opens the store on what a crash left, and looks. */
 static bool try_crash(struct work *w, const struct situation *s, uint64_t *rnd)
 {
@@ -155,8 +310,10 @@ static bool try_crash(struct work *w, const struct situation *s, uint64_t *rnd)
 	const size_t from = sim_count(sim);
 	const unsigned int boot = s->c.kill ? s->boot : s->boot + 1;
 	size_t found[WORKERS], opened;
+	struct state st[WORKERS];
+	struct offline job;
+	bool jobs = false, ok;
 	emdb_db *db;
-	bool ok;
 
 	sim_now_ns = s->now_ns;
 	sim_boot = boots[boot % ARRAY_SIZE(boots)];
@@ -167,18 +324,23 @@ static bool try_crash(struct work *w, const struct situation *s, uint64_t *rnd)
 		ok = work_check(w, db, &s->allowed, found);
 		if (ok && sim_rand(rnd) % 4 == 0) {
 			ok = work_check_snaps(w, db, &s->root) && work_check_backup(w, &s->root);
+			work_found(w, found, st);
+			jobs = ok && s->depth == 0 && sim_rand(rnd) % 4 == 0 &&
+			       plan_job(w, st, &job, rnd);
 			work_forget_snaps(w);
 			atomic_fetch_add(&sh->snaps, 1);
 		}
 		ok = ok && put_post(w, db);
 		(void)emdb_close(db);
 	}
-	if (ok && sim_rand(rnd) % 2)
+	if (ok && jobs)
+		ok = try_job(w, s, sim, &job, rnd);
+	else if (ok && sim_rand(rnd) % 2)
 		ok = check_again(w, found);
 	atomic_fetch_add(&sh->states, 1);
 	if (s->c.kill)
 		atomic_fetch_add(&sh->kills, 1);
-	if (ok && s->depth < 2 && sim_rand(rnd) % 6 == 0)
+	if (ok && !jobs && s->depth < 2 && sim_rand(rnd) % 6 == 0)
 		ok = try_again(w, s, sim, from, opened, found, rnd);
 	if (!ok && !strstr(w->text, "crash at"))
 		snprintf(w->text + strlen(w->text), sizeof(w->text) - strlen(w->text),
@@ -288,7 +450,10 @@ static struct situation situation_at(struct work *w, size_t at, unsigned int boo
 static bool next_epoch(struct work *w, struct situation *s, uint64_t seed)
 {
 	size_t found[WORKERS];
+	struct state st[WORKERS];
 	struct sim *const sim = disk_after(s);
+	uint64_t rnd = seed;
+	struct offline job;
 	emdb_db *db;
 
 	sim_now_ns = s->now_ns;
@@ -301,7 +466,19 @@ static bool next_epoch(struct work *w, struct situation *s, uint64_t seed)
 	if (!work_check(w, db, &s->allowed, found) || !work_check_snaps(w, db, &s->root) ||
 	    !work_check_backup(w, &s->root))
 		return false;
-	work_go_on(w, sim, found, seed);
+	work_found(w, found, st);
+	if (sim_rand(&rnd) % 2 && plan_job(w, st, &job, &rnd)) {
+		const emdb_err err = emdb_close(db) ? EMDB_ERR_FAILED : do_job(&job);
+
+		if (err && err != EMDB_ERR_UNSUPPORTED)
+			return wrong(w, "job %d gave %s", job.job, emdb_err_name(err));
+		w->key = err ? w->key : job.key_after;
+		memcpy(st, err ? job.before : job.after, sizeof(st));
+		w->parted = w->parted || (!err && job.job != CHANGE_KEY);
+		if (work_open(w, &db))
+			return false;
+	}
+	work_go_on(w, sim, st, seed);
 	w->db = db;
 	return true;
 }
@@ -348,6 +525,7 @@ static bool run_all(const struct run *r, char *text, size_t text_size)
 	w.ops = r->ops;
 	w.threads = r->threads;
 	w.through = sim_rand(&rnd) % 8 == 0;
+	w.key = (int)(sim_rand(&rnd) % 3) - 1;
 	w.skip = r->skip;
 	sim_boot = boots[0];
 	sim_use(sims[0]);
@@ -357,9 +535,8 @@ static bool run_all(const struct run *r, char *text, size_t text_size)
 		sim_delay = r->threads ? 16 : 0;
 		ok = run_epoch(&w, r, from, boot, &rnd);
 		if (ok && e + 1 < r->epochs) {
-			const size_t end = sim_count(w.sim);
-			struct situation s = situation_at(
-				&w, from + sim_rand(&rnd) % (end - from + 1), boot, &rnd);
+			struct situation s =
+				situation_at(&w, any_moment(w.sim, from, &rnd), boot, &rnd);
 
 			ok = next_epoch(&w, &s, sim_rand(&rnd));
 			boot = s.boot;
@@ -473,11 +650,11 @@ static void begin(void)
 static void figures(unsigned int runs, double seconds)
 {
 	printf("%" PRIu64 " crash states (%" PRIu64 " of them kills, %" PRIu64
-	       " while recovering from another, %" PRIu64
-	       " with snapshots and backup), %u runs, %" PRIu64 " events, %" PRIu64
+	       " while recovering from another, %" PRIu64 " with snapshots and backup, %" PRIu64
+	       " in rollbacks and key changes), %u runs, %" PRIu64 " events, %" PRIu64
 	       " syncs, %.0f s, lost: 0\n",
 	       (uint64_t)sh->states, (uint64_t)sh->kills, (uint64_t)sh->again, (uint64_t)sh->snaps,
-	       runs, (uint64_t)sh->events, (uint64_t)sh->syncs, seconds);
+	       (uint64_t)sh->offline, runs, (uint64_t)sh->events, (uint64_t)sh->syncs, seconds);
 }
 
 TEST(crash_store__a_prefix_after_every_crash)

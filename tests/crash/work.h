@@ -93,6 +93,8 @@ struct work {
 	unsigned int ops;     /* of each worker */
 	unsigned int threads; /* 0: one after the other */
 	bool through;         /* EMDB_FLUSH_WRITE_THROUGH */
+	int key;              /* work_secret() that opens the store; -1: it is not encrypted */
+	bool parted;          /* rolled back or converted: the backup is of another history */
 	const uint8_t *skip;  /* per worker and operation, then per administrator's; NULL: none */
 
 	/* What happened. */
@@ -129,15 +131,24 @@ bool work_run(struct work *w);
 /* Around a flush or an orderly end by the caller. */
 void work_flushing(struct work *w);
 void work_flushed(struct work *w);
-/* A new epoch, from the states and snapshots that were found after a crash, on another disk. */
-void work_go_on(struct work *w, struct sim *sim, const size_t found[WORKERS], uint64_t seed);
+/* What was found, as states. */
+void work_found(const struct work *w, const size_t found[WORKERS], struct state st[WORKERS]);
+/* A new epoch, from these states and the snapshots that were found, on another disk. */
+void work_go_on(struct work *w, struct sim *sim, const struct state st[WORKERS], uint64_t seed);
 
+const struct emdb_secret *work_secret(int key);
 emdb_err work_open(struct work *w, emdb_db **ret_db);
+/* The same without a complaint when that key is the wrong one. */
+emdb_err work_open_with(struct work *w, int key, emdb_db **ret_db);
 
 struct bounds work_bounds(const struct work *w, const struct sim_crash *c);
 int64_t work_clock(const struct work *w, const struct sim_crash *c);
 /* Is the store in a state that bounds allow? The latest such states go to found. */
 bool work_check(struct work *w, emdb_db *db, const struct bounds *b, size_t found[WORKERS]);
+/* Is it in exactly these states? Complains when not. */
+bool work_is(struct work *w, emdb_db *db, const struct state st[WORKERS]);
+/* Forgets a complaint. */
+void pardon(struct work *w);
 /* Are snapshots and backups what they should be? What they are is kept. */
 void work_forget_snaps(struct work *w);
 bool work_check_snaps(struct work *w, emdb_db *db, const struct sim_crash *c);

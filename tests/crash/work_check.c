@@ -225,6 +225,28 @@ bool work_check(struct work *w, emdb_db *db, const struct bounds *b, size_t foun
 	return fit(w, seen, b, now_ms, found);
 }
 
+bool work_is(struct work *w, emdb_db *db, const struct state st[WORKERS])
+{
+	const int64_t now_ms = emdb_now_ms(db);
+
+	for (int i = 0; i < WORKERS; i++) {
+		struct seen seen, want;
+
+		if (!observe(w, db, i, &seen))
+			return false;
+		expected(&st[i], now_ms, &want);
+		if (!same(&seen, &want))
+			return wrong(w, "worker %d's part is not what it was", i);
+	}
+	return true;
+}
+
+void work_found(const struct work *w, const size_t found[WORKERS], struct state st[WORKERS])
+{
+	for (int i = 0; i < WORKERS; i++)
+		st[i] = w->past[i][found[i]].st;
+}
+
 /* ---- Bounds ---- */
 
 static size_t begun_by(const struct work *w, int worker, size_t event)
@@ -276,7 +298,6 @@ int64_t work_clock(const struct work *w, const struct sim_crash *c)
 static bool snap_matches(struct work *w, emdb_db *db, struct snap *s, size_t found[WORKERS])
 {
 	const struct snap *const from = s->origin ? s->origin : s;
-	const int64_t now_ms = emdb_now_ms(db);
 	struct bounds b;
 
 	if (!s->fixed) {
@@ -289,21 +310,12 @@ static bool snap_matches(struct work *w, emdb_db *db, struct snap *s, size_t fou
 		}
 		return work_check(w, db, &b, found);
 	}
-	for (int i = 0; i < WORKERS; i++) {
-		struct seen seen, want;
-
-		if (!observe(w, db, i, &seen))
-			return false;
-		expected(&s->st[i], now_ms, &want);
-		if (!same(&seen, &want))
-			return wrong(w, "worker %d's part is not what it was", i);
+	for (int i = 0; i < WORKERS; i++)
 		found[i] = SIZE_MAX;
-	}
-	return true;
+	return work_is(w, db, s->st);
 }
 
-/* Forgets a complaint, so that another possibility can be tried. */
-static void pardon(struct work *w)
+void pardon(struct work *w)
 {
 	w->broken = false;
 	w->text[0] = 0;
@@ -396,15 +408,23 @@ bool work_check_snaps(struct work *w, emdb_db *db, const struct sim_crash *c)
 bool work_check_backup(struct work *w, const struct sim_crash *c)
 {
 	struct emdb_detail detail = { .text = "" };
-	const struct emdb_options opts = { .size = sizeof(opts),
-					   .flags = EMDB_OPEN_READ_ONLY,
-					   .detail = &detail };
+	struct emdb_options opts = { .size = sizeof(opts),
+				     .flags = EMDB_OPEN_READ_ONLY,
+				     .secret = work_secret(w->key),
+				     .detail = &detail };
 	char text[sizeof(w->text)];
 	size_t found[WORKERS];
 	struct snap *s;
 	emdb_db *db;
-	emdb_err err = emdb_open(BACKUP_PATH, &opts, &db);
+	emdb_err err;
 
+	if (w->parted)
+		return true;
+	err = emdb_open(BACKUP_PATH, &opts, &db);
+	if (err == EMDB_ERR_WRONG_KEY) { /* of before the key was changed */
+		opts.secret = work_secret(1 - w->key);
+		err = emdb_open(BACKUP_PATH, &opts, &db);
+	}
 	if (err == EMDB_ERR_NO_STORE && !snap_due(w, -1, c))
 		return true;
 	if (err)

@@ -240,7 +240,7 @@ static void admin_step(struct work *w, unsigned int step)
 		break;
 	case 7:
 		what = "backup";
-		err = backup_step(w);
+		err = w->parted ? EMDB_OK : backup_step(w);
 		break;
 	case 8:
 		what = "sweep";
@@ -312,7 +312,18 @@ static void run_alone(struct work *w)
 	}
 }
 
-emdb_err work_open(struct work *w, emdb_db **ret_db)
+const struct emdb_secret *work_secret(int key)
+{
+	static const uint8_t keys[2][EMDB_RAW_KEY_SIZE] = { { 1, 2, 3 }, { 4, 5, 6 } };
+	static const struct emdb_secret secrets[2] = {
+		{ .kind = EMDB_SECRET_KEY, .data = keys[0], .len = sizeof(keys[0]) },
+		{ .kind = EMDB_SECRET_KEY, .data = keys[1], .len = sizeof(keys[1]) },
+	};
+
+	return key < 0 ? NULL : &secrets[key];
+}
+
+emdb_err work_open_with(struct work *w, int key, emdb_db **ret_db)
 {
 	struct emdb_detail detail = { .text = "" };
 	uint64_t rnd = w->seed;
@@ -324,12 +335,23 @@ emdb_err work_open(struct work *w, emdb_db **ret_db)
 		.commit_interval_s = -1,
 		.sweep_interval_ms = sim_rand(&rnd) % 2 ? 1 : -1,
 		.compact_percent = (int32_t)(sim_rand(&rnd) % 3) * 10 - 10,
+		.secret = work_secret(key),
 		.detail = &detail,
 	};
 	const emdb_err err = emdb_open(STORE_PATH, &opts, ret_db);
 
-	if (err)
+	if (err && err != EMDB_ERR_WRONG_KEY && err != EMDB_ERR_KEY_REQUIRED &&
+	    err != EMDB_ERR_NOT_ENCRYPTED)
 		wrong(w, "open gave %s: %s", emdb_err_name(err), detail.text);
+	return err;
+}
+
+emdb_err work_open(struct work *w, emdb_db **ret_db)
+{
+	const emdb_err err = work_open_with(w, w->key, ret_db);
+
+	if (err)
+		wrong(w, "open with key %d gave %s", w->key, emdb_err_name(err));
 	return err;
 }
 
@@ -383,7 +405,7 @@ void work_release(struct work *w)
 	pthread_rwlock_destroy(&w->clock_lock);
 }
 
-void work_go_on(struct work *w, struct sim *sim, const size_t found[WORKERS], uint64_t seed)
+void work_go_on(struct work *w, struct sim *sim, const struct state st[WORKERS], uint64_t seed)
 {
 	w->seed = seed;
 	w->sim = sim;
@@ -391,7 +413,7 @@ void work_go_on(struct work *w, struct sim *sim, const size_t found[WORKERS], ui
 	for (int i = 0; i < WORKERS; i++) {
 		struct past *const p = w->past[i];
 
-		p[0].st = p[found[i]].st;
+		p[0].st = st[i];
 		state_expire(&p[0].st, sim_now_ns / 1000000);
 		p[0].began = p[0].acked = (struct moment){ 0, 0 };
 		w->npast[i] = 1;
