@@ -177,6 +177,17 @@ static emdb_err read_header(struct emdb_io *io, int dirfd, const char *name,
 	return err_of_io(ret);
 }
 
+/* Of the file with this header: frames, and tags behind them. */
+static uint64_t bytes_that_count(const uint8_t b[static FMT_SEG_HEADER],
+				 const struct manifest_seg *row)
+{
+	struct seg_header h;
+
+	if (!fmt_seg_decode(b, FMT_SEG_HEADER, &h) || !h.tags_off)
+		return row->len;
+	return h.tags_off + (uint64_t)h.tags * FMT_TAG_ROW;
+}
+
 /* Is the segment in the target?  CONFLICT: another one of this id is. */
 static emdb_err have_segment(const struct job *j, const struct manifest_seg *row, const char *name,
 			     bool *ret_have)
@@ -200,7 +211,7 @@ static emdb_err have_segment(const struct job *j, const struct manifest_seg *row
 		explain(j->o->detail, "%s is a backup of another history of the store", j->target);
 		return EMDB_ERR_CONFLICT;
 	}
-	*ret_have = size_b >= row->len;
+	*ret_have = size_b >= bytes_that_count(a, row);
 	return EMDB_OK;
 }
 
@@ -246,6 +257,8 @@ static emdb_err verify(const struct job *j, const struct manifest_seg *row, cons
 static emdb_err bring_segment(struct job *j, const struct manifest_seg *row)
 {
 	char name[SEGMENT_NAME_SIZE];
+	uint8_t head[FMT_SEG_HEADER];
+	uint64_t size;
 	enum how how;
 	bool have;
 	emdb_err err;
@@ -254,7 +267,10 @@ static emdb_err bring_segment(struct job *j, const struct manifest_seg *row)
 	err = have_segment(j, row, name, &have);
 	if (err || have)
 		return err ? err : progress(j, row->len);
-	err = transfer(j, j->from_journal, j->to_journal, name, row->len, &how);
+	err = read_header(j->io, j->from_journal, name, head, &size);
+	if (!err)
+		err = transfer(j, j->from_journal, j->to_journal, name, bytes_that_count(head, row),
+			       &how);
 	if (err == EMDB_ERR_NOT_FOUND) {
 		explain(j->o->detail, "journal/%s is missing", name);
 		return EMDB_ERR_CORRUPT;

@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include "core/checkpoint.h"
+#include "core/convert.h"
 #include "core/keys.h"
 #include "core/keyslot.h"
 #include "core/manifest.h"
@@ -243,6 +244,22 @@ static emdb_err open_keys(emdb_db *db, const char *path, const struct emdb_optio
 		explain(o->detail, "%s needs %s, which this machine does not have", path,
 			emdb_cipher_name((enum emdb_cipher)db->sb.cipher));
 	return err;
+}
+
+/* What a conversion left to do that was interrupted. */
+static emdb_err open_converted(emdb_db *db, const char *path, const struct emdb_options *o)
+{
+	if (db->read_only && db->sb.incompat & FMT_INCOMPAT_SWITCH) {
+		explain(o->detail, "%s: a conversion has to be finished first; open it for writing",
+			path);
+		return EMDB_ERR_BUSY;
+	}
+	if (db->read_only)
+		return EMDB_OK;
+	if (db->sb.incompat & FMT_INCOMPAT_SWITCH)
+		return convert_finish(db->io, db->dirfd, &db->sb, db->vault);
+	convert_tidy(db->io, db->dirfd, &db->sb);
+	return EMDB_OK;
 }
 
 /* The commit point of a creation: with the superblock there is a store. */
@@ -668,6 +685,8 @@ static emdb_err open_in(emdb_db *db, int at, const char *path, const struct emdb
 		err = create_keys(db, o);
 	else if (!err && !create)
 		err = open_keys(db, path, o, same);
+	if (!err && !create)
+		err = open_converted(db, path, o);
 	if (!err)
 		err = root_init(db);
 	if (!err)

@@ -543,15 +543,28 @@ void fmt_seg_encode(const struct seg_header *h, uint8_t buf[FMT_SEG_HEADER])
 	put_u64(buf + 40, (uint64_t)h->created_ns);
 	memcpy(buf + 48, h->boot_id, 16);
 	memcpy(buf + 64, h->salt, 32);
+	put_u64(buf + 96, h->tags_off);
+	put_u32(buf + 104, h->tags);
 	put_u32(buf + 252, crc32c(0, buf, 252));
+}
+
+/* The table lies behind the frames; nothing else may be larger than a segment can be. */
+static bool seg_tags_ok(uint64_t off, uint32_t count)
+{
+	if (off == 0)
+		return count == 0;
+	return off >= FMT_SEG_HEADER && off % 8 == 0 && off <= UINT64_C(1) << FMT_SEG_SHIFT_MAX &&
+	       count <= (UINT64_C(1) << FMT_SEG_SHIFT_MAX) / FMT_BATCH_PREFIX;
 }
 
 bool fmt_seg_decode(const uint8_t *p, size_t n, struct seg_header *ret)
 {
 	if (n < FMT_SEG_HEADER || memcmp(p, seg_magic, 8) != 0 ||
 	    crc32c(0, p, 252) != get_u32(p + 252) || get_u32(p + 8) != FMT_VERSION ||
-	    !all_zero(p + 96, 252 - 96))
+	    !seg_tags_ok(get_u64(p + 96), get_u32(p + 104)) || !all_zero(p + 108, 252 - 108))
 		return false;
+	ret->tags_off = get_u64(p + 96);
+	ret->tags = get_u32(p + 104);
 	ret->segment_shift = get_u32(p + 12);
 	memcpy(ret->uuid, p + 16, 16);
 	ret->id = get_u64(p + 32);

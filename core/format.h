@@ -17,7 +17,9 @@
  *    12    4  segment_shift, 20..30: segments have 1 << shift bytes
  *    16    8  compatible feature bits: unknown ones are ignored
  *    24    8  incompatible feature bits: unknown ones refuse to open.  Bit 0: the CRCs of
- *            frames are seeded; bit 1: the store is encrypted
+ *            frames are seeded; bit 1: the store is encrypted; bit 2: the files in
+ *            convert/ take the place of the others, see convert.h; bit 3: records
+ *            may have up to 23 bytes of padding
  *    32   16  uuid
  *    48    4  cipher, 0: none, 1: AES-256-GCM, 2: ChaCha20-Poly1305; see crypto.h
  *    52    4  uid of the creator: owner of entries without META
@@ -53,7 +55,9 @@
  *    40    8  created, ns since 1970
  *    48   16  boot id of the machine that wrote it
  *    64   32  salt: random
- *    96  156  reserved
+ *    96    8  where the tags are, 0: in the frames; see sealed.h
+ *   104    4  number of tags there
+ *   108  144  reserved
  *   252    4  CRC of bytes 0..251
  * Frames follow from byte 256 on, each at a multiple of 8, without gaps.
  *
@@ -207,6 +211,8 @@
 #define FMT_SEAL_ROOM 24u
 /* What sealing adds to a record, and to a SEAL frame. */
 #define FMT_TAG 16u
+/* A tag that is not in its frame, with the place it belongs to. */
+#define FMT_TAG_ROW 20u
 /* Largest value in one record; the longest extent. */
 #define FMT_EXTENT_MAX (1024u * 1024u)
 /* Room that any record's fields without KEY, XATTRS, EXTENTS and VALUE bytes need at most. */
@@ -216,7 +222,10 @@
 /* Incompatible features. */
 #define FMT_INCOMPAT_SEEDED    UINT64_C(1) /* CRCs of frames begin with the salt */
 #define FMT_INCOMPAT_ENCRYPTED UINT64_C(2) /* cipher is not 0 */
-#define FMT_INCOMPAT_KNOWN     (FMT_INCOMPAT_SEEDED | FMT_INCOMPAT_ENCRYPTED)
+#define FMT_INCOMPAT_SWITCH    UINT64_C(4) /* convert/ is to be moved here */
+#define FMT_INCOMPAT_PADDED    UINT64_C(8) /* there are zeros where tags were */
+#define FMT_INCOMPAT_KNOWN \
+	(FMT_INCOMPAT_SEEDED | FMT_INCOMPAT_ENCRYPTED | FMT_INCOMPAT_SWITCH | FMT_INCOMPAT_PADDED)
 
 enum rec_kind {
 	REC_PUT = 1,
@@ -413,6 +422,8 @@ struct seg_header {
 	uint32_t segment_shift;
 	uint8_t uuid[16], boot_id[16], salt[32];
 	int64_t created_ns;
+	uint64_t tags_off; /* 0: tags, if any, are in the frames */
+	uint32_t tags;
 };
 void fmt_seg_encode(const struct seg_header *h, uint8_t buf[FMT_SEG_HEADER]);
 bool fmt_seg_decode(const uint8_t *p, size_t n, struct seg_header *ret);

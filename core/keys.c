@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "core/convert.h"
 #include "core/keyslot.h"
 #include "core/keys.h"
 #include "core/storedir.h"
@@ -40,7 +41,8 @@ static emdb_err read_at(struct emdb_io *io, const char *path, int *ret_dir, stru
 	return err == EMDB_ERR_NOT_FOUND ? EMDB_ERR_NOT_STORE : err;
 }
 
-static emdb_err super_of(const char *path, struct superblock *ret)
+/* *ret_kind: the conversion that was interrupted; may be NULL. */
+static emdb_err super_of(const char *path, struct superblock *ret, enum convert_kind *ret_kind)
 {
 	struct emdb_io *io;
 	int dir = -1;
@@ -52,6 +54,8 @@ static emdb_err super_of(const char *path, struct superblock *ret)
 	if (!io)
 		return EMDB_ERR_NOMEM;
 	err = read_at(io, path, &dir, ret);
+	if (!err && ret_kind)
+		*ret_kind = convert_pending(io, dir);
 	(void)io_close(io, dir);
 	emdb_io_free(io);
 	return err;
@@ -60,12 +64,16 @@ static emdb_err super_of(const char *path, struct superblock *ret)
 emdb_err emdb_encryption_get(const char *path, struct emdb_encryption *ret_encryption)
 {
 	struct emdb_encryption e = { .cipher = EMDB_CIPHER_DEFAULT };
+	enum convert_kind kind = CONVERT_NONE;
 	struct superblock sb;
-	const emdb_err err = super_of(path, &sb);
+	const emdb_err err = super_of(path, &sb, &kind);
 
 	if (err)
 		return err;
 	e.cipher = (enum emdb_cipher)sb.cipher;
+	e.encrypting = kind == CONVERT_ENCRYPT;
+	e.decrypting = kind == CONVERT_DECRYPT;
+	e.rotating = kind == CONVERT_ROTATE;
 	for (uint32_t i = 0; i < EMDB_KEY_SLOTS; i++) {
 		const struct fmt_key_slot *const from = &sb.slots[i];
 		struct emdb_key_slot *const to = &e.slots[i];
@@ -89,7 +97,7 @@ emdb_err emdb_key_check(const char *path, const struct emdb_secret *secret, uint
 
 	if (!secret)
 		return EMDB_ERR_INVAL;
-	err = super_of(path, &sb);
+	err = super_of(path, &sb, NULL);
 	if (!err && !sb.cipher)
 		err = EMDB_ERR_NOT_ENCRYPTED;
 	return err ? err : keyslot_open(&sb, secret, ret_slot, NULL);
@@ -151,6 +159,10 @@ static emdb_err change_begin(struct change *c, const char *path, const struct em
 	/* Again: somebody may have changed it before we had the lock. */
 	if (!err)
 		err = storedir_super_read(c->io, c->dir, &c->sb);
+	if (!err && c->sb.incompat & FMT_INCOMPAT_SWITCH) {
+		explain(detail, "a conversion of %s has to be finished first", path);
+		err = EMDB_ERR_BUSY;
+	}
 	if (!err && !c->sb.cipher)
 		err = EMDB_ERR_NOT_ENCRYPTED;
 	if (!err)

@@ -50,6 +50,10 @@ static emdb_err open_store(struct rollback *r, const char *path)
 	err = storedir_super_read(r->io, r->dir, &r->sb);
 	if (err == EMDB_ERR_NOT_FOUND || (!err && r->sb.frozen_ms))
 		return EMDB_ERR_NOT_STORE;
+	if (!err && r->sb.incompat & FMT_INCOMPAT_SWITCH) {
+		explain(r->detail, "a conversion has to be finished first: open the store");
+		return EMDB_ERR_BUSY;
+	}
 	if (!err)
 		err = storedir_lock(r->io, r->dir, true, true, &r->lock);
 	if (!err)

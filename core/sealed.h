@@ -18,6 +18,12 @@
  * the segment. Header, number and prefixes are in clear, the CRC is over what is on disk: frames can
  * be found, copied and checked for damage without a key.
  *
+ * A segment that was encrypted after it had been written (convert.h) has its frames where they were,
+ * so that every LSN goes on to say where its record is. There is no room for tags in them: they are in a
+ * table behind the last frame, one row of 20 bytes per record, ascending: u32 low bits of nonce / 8,
+ * tag. Where the table is stands in the segment's header, which may say anything: what is wrong
+ * with it is a tag that does not fit.
+ *
  * The view of a frame is the same frame with plain text in place of sealed text and zeros in place of
  * tags. A decoder takes them for padding.
  *
@@ -29,28 +35,40 @@
 #include "core/crypto.h"
 #include "core/format.h"
 
+/* Where the tags of a segment are; table NULL: in the frames. */
+struct sealed_tags {
+	const uint8_t *table;
+	uint32_t count;
+};
+
 /* A record as it lies in a segment. */
 struct sealed_rec {
 	uint64_t place;     /* nonce */
-	const uint8_t *src; /* sealed text, then the tag */
-	uint32_t n;         /* bytes of it, without the tag */
+	const uint8_t *src; /* sealed text */
+	const uint8_t *tag;
+	uint32_t n; /* bytes of it, without the tag */
 	uint8_t kind, ad_len;
 	uint8_t ad[FMT_FRAME_HEADER - 4 + 4 + FMT_BATCH_PREFIX];
 };
 
 /* The record of a frame that is no batch. False: too short for one. */
-bool sealed_single(const struct frame *f, struct sealed_rec *ret);
+bool sealed_single(const struct frame *f, const struct sealed_tags *t, struct sealed_rec *ret);
 /* The record whose prefix is at bytes behind the begin of a batch f. False: there is none. */
-bool sealed_in_batch(const struct frame *f, uint32_t at, struct sealed_rec *ret);
+bool sealed_in_batch(const struct frame *f, const struct sealed_tags *t, uint32_t at,
+		     struct sealed_rec *ret);
 /* Opens it into r->n bytes at dst. False: it does not authenticate. */
 bool sealed_rec_open(const struct seal_key *k, const struct sealed_rec *r, uint8_t *dst);
 
 /* The view of f into f->len bytes at dst. False: something in it does not authenticate. */
-bool sealed_view(const struct seal_key *k, const struct frame *f, uint8_t *dst);
+bool sealed_view(const struct seal_key *k, const struct sealed_tags *t, const struct frame *f,
+		 uint8_t *dst);
 /*
  * The reverse, in place: seals a view that our own code has made. The header must be complete but
  * for the CRC.
  */
 void sealed_close(const struct seal_key *k, uint8_t *p, uint32_t len);
+/* The same of a frame without room for tags: their rows are appended to table. Only -ENOMEM. */
+int sealed_close_apart(const struct seal_key *k, uint8_t *p, uint32_t len,
+		       struct buf *table) EMDB_MUST_CHECK;
 
 #endif

@@ -49,7 +49,7 @@ static void segment_free(struct segment *s)
 {
 	if (!s)
 		return;
-	io_munmap(s->io, s->map, segment_bytes(s));
+	io_munmap(s->io, s->map, s->map_len);
 	seal_key_free(s->key);
 	(void)io_close(s->io, s->fd);
 	emdb_io_free(s->io);
@@ -109,6 +109,7 @@ static struct segment *segment_new(const struct segment_env *env, uint64_t id)
 	s->id = id;
 	s->shift = env->shift;
 	s->base = id << env->shift;
+	s->map_len = segment_bytes(s);
 	s->fd = -1;
 	/* Large and zero: costs address space until frames are verified. */
 	s->seen = base_calloc(segment_bytes(s) / 8 / 64, sizeof(*s->seen));
@@ -175,7 +176,7 @@ static int fill_new(const struct segment_env *env, struct segment *s)
 	if (rc == 0)
 		rc = io_fsync(env->io, env->dirfd);
 	if (rc == 0)
-		rc = io_mmap_ro(env->io, s->fd, segment_bytes(s), &s->map);
+		rc = io_mmap_ro(env->io, s->fd, s->map_len, &s->map);
 	return rc;
 }
 
@@ -207,7 +208,7 @@ emdb_err segment_create(const struct segment_env *env, uint64_t id, struct segme
 
 /* Checks the header and takes what is needed of it; *ret_why is set when it is not good. */
 static int header_check(const struct segment_env *env, struct segment *s, const uint8_t *buf,
-			size_t n, bool salvage, const char **ret_why)
+			size_t n, bool salvage, struct seg_header *ret_tags, const char **ret_why)
 {
 	struct seg_header h;
 
@@ -226,7 +227,20 @@ static int header_check(const struct segment_env *env, struct segment *s, const 
 	if (*ret_why)
 		return 0;
 	memcpy(s->boot_id, h.boot_id, sizeof(s->boot_id));
+	*ret_tags = h;
 	return take_salt(env, s, h.salt);
+}
+
+/* The mapping must reach to the end of the table; NULL or what is wrong. */
+static const char *find_tags(struct segment *s, const struct seg_header *h, uint64_t size)
+{
+	const uint64_t end = h->tags_off + (uint64_t)h->tags * FMT_TAG_ROW;
+
+	if (end > size)
+		return "the table of tags is cut short";
+	s->map_len = (size_t)max_u64(s->map_len, end);
+	s->tags.count = h->tags;
+	return NULL;
 }
 
 emdb_err segment_open(const struct segment_env *env, uint64_t id, bool writable, bool salvage,
@@ -234,6 +248,7 @@ emdb_err segment_open(const struct segment_env *env, uint64_t id, bool writable,
 {
 	struct segment *const s = segment_new(env, id);
 	struct io_stat st = { .size = 0 };
+	struct seg_header h = { .tags_off = 0 };
 	char name[SEGMENT_NAME_SIZE];
 	uint8_t buf[FMT_SEG_HEADER];
 	const char *why = NULL;
@@ -252,9 +267,13 @@ emdb_err segment_open(const struct segment_env *env, uint64_t id, bool writable,
 	if (rc == 0)
 		rc = io_pread_full(env->io, s->fd, buf, sizeof(buf), 0, &n);
 	if (rc == 0)
-		rc = header_check(env, s, buf, n, salvage, &why);
+		rc = header_check(env, s, buf, n, salvage, &h, &why);
+	if (rc == 0 && !why && h.tags_off)
+		why = find_tags(s, &h, st.size);
 	if (rc == 0 && !why)
-		rc = io_mmap_ro(env->io, s->fd, segment_bytes(s), &s->map);
+		rc = io_mmap_ro(env->io, s->fd, s->map_len, &s->map);
+	if (rc == 0 && !why && h.tags_off)
+		s->tags.table = s->map + h.tags_off;
 	if (rc < 0 || why) {
 		segment_free(s);
 		if (!why)
@@ -277,7 +296,8 @@ void segment_trim(struct segment *s)
 
 	if (s->fd == -1)
 		return;
-	if (atomic_load_explicit(&s->size, memory_order_relaxed) > len &&
+	/* Tags behind the frames are no room that was set aside. */
+	if (!s->tags.table && atomic_load_explicit(&s->size, memory_order_relaxed) > len &&
 	    io_ftruncate(s->io, s->fd, len) == 0)
 		atomic_store_explicit(&s->size, len, memory_order_relaxed);
 	(void)io_close(s->io, s->fd);

@@ -9,19 +9,21 @@
 #ifndef EMDB_SEGMENT_I_H
 #define EMDB_SEGMENT_I_H
 
-#include "core/crypto.h"
+#include "core/sealed.h"
 #include "core/segment.h"
 
 enum segment_state { SEGMENT_SPARE, SEGMENT_ACTIVE, SEGMENT_ROLLED, SEGMENT_SEALED };
 
 struct segment {
 	struct epoch_node node;
-	struct emdb_io *io; /* immutable */
-	uint64_t id;        /* immutable */
-	uint64_t base;      /* LSN of its first byte; immutable */
-	uint32_t shift;     /* immutable */
-	bool own;           /* written by this open; immutable */
-	const uint8_t *map; /* 1 << shift bytes; immutable */
+	struct emdb_io *io;      /* immutable */
+	uint64_t id;             /* immutable */
+	uint64_t base;           /* LSN of its first byte; immutable */
+	uint32_t shift;          /* immutable */
+	bool own;                /* written by this open; immutable */
+	const uint8_t *map;      /* map_len bytes; immutable */
+	size_t map_len;          /* 1 << shift, more with tags behind the frames; immutable */
+	struct sealed_tags tags; /* of a converted segment; immutable */
 	_Atomic(uint64_t)
 		*seen;       /* bit per 8 bytes: a frame or batch record here checked out; atomic */
 	uint8_t boot_id[16]; /* of the writer; immutable */
@@ -103,7 +105,6 @@ uint64_t segment_last_byte(const struct segment *s, uint64_t off, uint64_t end);
 /* Hints that the frame or record at this offset is read soon. */
 void segment_prefetch(const struct segment *s, uint64_t off);
 
-/* The record of ref, which lies in s. CORRUPT or IO. */
 /*
  * The frame at off, CRC checked; of an encrypted segment its view, in `view`, which is overwritten.
  * *ret_st and errors as segment_parse(), also NOMEM.

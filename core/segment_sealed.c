@@ -18,7 +18,7 @@ emdb_err segment_view(const struct segment *s, uint64_t off, uint64_t end, struc
 		return EMDB_ERR_NOMEM;
 	if (!guard_begin(&g))
 		return EMDB_ERR_IO;
-	ok = sealed_view(s->key, ret, view->data);
+	ok = sealed_view(s->key, &s->tags, ret, view->data);
 	guard_end(&g);
 	if (!ok)
 		*ret_st = FRAME_FORGED;
@@ -46,8 +46,8 @@ static EMDB_NOINLINE bool find_rec(const struct segment *s, uint64_t ref, struct
 	if (fmt_frame_parse(s->map + off, end - off, s->base + off, false, 0, &f) != FRAME_OK)
 		return false;
 	if (ref & REF_BATCH)
-		return f.kind == FRAME_BATCH && sealed_in_batch(&f, back, ret);
-	return f.kind < FRAME_BATCH && sealed_single(&f, ret);
+		return f.kind == FRAME_BATCH && sealed_in_batch(&f, &s->tags, back, ret);
+	return f.kind < FRAME_BATCH && sealed_single(&f, &s->tags, ret);
 }
 
 emdb_err segment_open_rec(const struct segment *s, uint64_t ref, struct plain **ret)

@@ -169,12 +169,17 @@ TEST(test_format_files__segment_header_round_trip)
 	uint64_t rnd = test_seed();
 
 	for (unsigned int i = 0; i < 2000; i++) {
-		const struct seg_header h = any_seg(&rnd);
-		struct seg_header got;
+		struct seg_header h = any_seg(&rnd), got;
 		uint8_t buf[FMT_SEG_HEADER];
 
+		if (i % 2) {
+			h.tags_off = FMT_SEG_HEADER + test_rand(&rnd) % 100000 * 8;
+			h.tags = (uint32_t)(test_rand(&rnd) % 100000);
+		}
 		fmt_seg_encode(&h, buf);
 		CHECK(fmt_seg_decode(buf, sizeof(buf), &got));
+		CHECK_UEQ(got.tags_off, h.tags_off);
+		CHECK_UEQ(got.tags, h.tags);
 		CHECK_UEQ(got.id, h.id);
 		CHECK_UEQ(got.segment_shift, h.segment_shift);
 		CHECK_EQ(got.created_ns, h.created_ns);
@@ -203,12 +208,20 @@ TEST(test_format_files__every_bit_flip_and_prefix_of_a_segment_header_is_detecte
 		CHECK(!fmt_seg_decode(cut, n, &got));
 		free(cut);
 	}
-	for (size_t at = 96; at < 252; at++) {
+	/* A number of tags without a place, and what is reserved. */
+	for (size_t at = 104; at < 252; at++) {
 		buf[at] = 1;
 		reseal(buf, sizeof(buf) - 4);
 		CHECK(!fmt_seg_decode(buf, sizeof(buf), &got));
 		buf[at] = 0;
 	}
+	put_u64(buf + 96, 12); /* tags among the frames, or not aligned, or far too many */
+	reseal(buf, sizeof(buf) - 4);
+	CHECK(!fmt_seg_decode(buf, sizeof(buf), &got));
+	put_u64(buf + 96, UINT64_MAX - 7);
+	reseal(buf, sizeof(buf) - 4);
+	CHECK(!fmt_seg_decode(buf, sizeof(buf), &got));
+	put_u64(buf + 96, 0);
 	put_u32(buf + 8, FMT_VERSION + 1);
 	reseal(buf, sizeof(buf) - 4);
 	CHECK(!fmt_seg_decode(buf, sizeof(buf), &got));
