@@ -18,12 +18,10 @@ struct item {
 struct emdb_stream {
 	struct async_job job;
 	emdb_async *async;  /* immutable */
-	uint64_t ns;        /* immutable */
-	unsigned int flags; /* immutable */
 	uint32_t items_max; /* immutable */
 	size_t bytes_max;   /* immutable */
 	int fd;             /* immutable */
-	emdb_iter *iter;    /* the job's; NULL until it ran first */
+	emdb_iter *iter;    /* the job's */
 	struct item *out;   /* the consumer's */
 	/* Everything below is guarded by async->lock. */
 	struct cond changed;
@@ -53,14 +51,10 @@ static bool room_locked(const struct emdb_stream *s, uint32_t share)
 static emdb_err item_read(struct emdb_stream *s, struct item **ret)
 {
 	struct emdb_entry e = { 0 };
-	emdb_err err = EMDB_OK;
+	const emdb_err err = emdb_iter_next(s->iter, &e);
 	struct item *it;
 	size_t n;
 
-	if (!s->iter)
-		err = emdb_iter_new(s->async->db, s->ns, s->flags, &s->iter);
-	if (!err)
-		err = emdb_iter_next(s->iter, &e);
 	if (err && err != EMDB_ERR_CORRUPT)
 		return err;
 	if (emdb_add_ovf_size(e.key_len, e.value_len, &n) || emdb_add_ovf_size(n, sizeof(*it), &n))
@@ -172,55 +166,64 @@ int emdb_stream_fd(const emdb_stream *s)
 
 /* ---- New and gone ------------------------------------------------------- */
 
-static emdb_err stream_new(emdb_async *async, const struct emdb_stream_options *opts,
-			   emdb_stream **ret)
+/* The iterator becomes the stream's, and goes when there is none. */
+static emdb_err stream_new(emdb_async *async, emdb_iter *iter,
+			   const struct emdb_stream_options *opts, emdb_stream **ret)
 {
 	const struct emdb_stream_options none = { .size = sizeof(none) };
 	emdb_stream *s;
 	int rc;
 
 	opts = opts ? opts : &none;
-	if (opts->size != sizeof(none) || opts->items > EMDB_STREAM_ITEMS_MAX)
-		return EMDB_ERR_INVAL;
 	s = base_calloc(1, sizeof(*s));
-	if (!s)
-		return EMDB_ERR_NOMEM;
-	rc = io_event_new(&s->fd);
+	rc = s ? io_event_new(&s->fd) : -ENOMEM;
 	if (rc < 0) {
+		emdb_iter_free(iter);
 		base_free(s);
 		return rc == -EMFILE || rc == -ENFILE ? EMDB_ERR_TOO_MANY_FILES : EMDB_ERR_NOMEM;
 	}
 	s->job.run = stream_main;
 	s->async = async;
+	s->iter = iter;
 	s->items_max = opts->items ? opts->items : ITEMS_DEFAULT;
 	s->bytes_max = opts->bytes ? opts->bytes : BYTES_DEFAULT;
 	s->items_end = &s->items;
 	cond_init(&s->changed);
+	mutex_lock(&async->lock);
+	s->busy = true;
+	async_job_put_locked(async, &s->job);
+	mutex_unlock(&async->lock);
 	*ret = s;
 	return EMDB_OK;
 }
 
-static void stream_start(emdb_stream *s)
+static bool options_ok(const struct emdb_stream_options *opts)
 {
-	mutex_lock(&s->async->lock);
-	s->busy = true;
-	async_job_put_locked(s->async, &s->job);
-	mutex_unlock(&s->async->lock);
+	return !opts || (opts->size == sizeof(*opts) && opts->items <= EMDB_STREAM_ITEMS_MAX);
 }
 
 emdb_err emdb_stream_iter(emdb_async *async, uint64_t ns, unsigned int flags,
 			  const struct emdb_stream_options *opts, emdb_stream **ret_stream)
 {
-	emdb_stream *s;
-	const emdb_err err = stream_new(async, opts, &s);
+	emdb_iter *iter;
+	emdb_err err;
 
-	if (err)
-		return err;
-	s->ns = ns;
-	s->flags = flags;
-	stream_start(s);
-	*ret_stream = s;
-	return EMDB_OK;
+	if (!options_ok(opts))
+		return EMDB_ERR_INVAL;
+	err = emdb_iter_new(async->db, ns, flags, &iter);
+	return err ? err : stream_new(async, iter, opts, ret_stream);
+}
+
+emdb_err emdb_stream_range(emdb_async *async, uint64_t ns, const struct emdb_range *range,
+			   const struct emdb_stream_options *opts, emdb_stream **ret_stream)
+{
+	emdb_iter *iter;
+	emdb_err err;
+
+	if (!options_ok(opts))
+		return EMDB_ERR_INVAL;
+	err = emdb_range_new(async->db, ns, range, &iter);
+	return err ? err : stream_new(async, iter, opts, ret_stream);
 }
 
 void emdb_stream_free(emdb_stream *s)

@@ -1060,10 +1060,15 @@ struct emdb_stream_options {
 	size_t bytes;   /* of them, beyond one entry; 0: 1 MiB */
 };
 
-/* As emdb_iter_new(), which the stream calls: its errors come with the first entry.  NOMEM, INVAL. */
+/* Entries as emdb_iter_new() hands them out.  Its errors, INVAL, NOMEM, TOO_MANY_FILES. */
 EMDB_API EMDB_CHECKED emdb_err emdb_stream_iter(emdb_async *async, uint64_t ns, unsigned int flags,
 						const struct emdb_stream_options *opts,
 						emdb_stream **ret_stream);
+/* Entries as emdb_range_new() hands them out.  Its errors, INVAL, NOMEM, TOO_MANY_FILES. */
+EMDB_API EMDB_CHECKED emdb_err emdb_stream_range(emdb_async *async, uint64_t ns,
+						 const struct emdb_range *range,
+						 const struct emdb_stream_options *opts,
+						 emdb_stream **ret_stream);
 /* Readable while an entry, an error or the end can be taken; for waiting only. */
 EMDB_API int emdb_stream_fd(const emdb_stream *stream);
 /*

@@ -503,6 +503,34 @@ TEST(test_async__stream_hands_out_everything_once)
 	world_free(&w);
 }
 
+TEST(test_async__stream_of_a_range_is_in_order)
+{
+	const struct emdb_options o = { .size = sizeof(o), .flags = EMDB_OPEN_ORDERED };
+	const struct emdb_range range = { .size = sizeof(range),
+					  .flags = EMDB_RANGE_REVERSE,
+					  .from = "key00299",
+					  .from_len = 8,
+					  .limit = 250 };
+	struct emdb_entry e;
+	struct world w;
+	emdb_stream *s;
+
+	CHECK_OK(emdb_open_memory(&o, &w.db));
+	CHECK_OK(emdb_async_new(w.db, NULL, &w.async));
+	fill(w.db, 500, 1);
+	CHECK_OK(emdb_stream_range(w.async, EMDB_ROOT, &range, NULL, &s));
+	for (int i = 299; i >= 50; i--) {
+		char key[16];
+
+		snprintf(key, sizeof(key), "key%05d", i);
+		CHECK_OK(emdb_stream_next(s, -1, &e));
+		CHECK_MEM(e.key, e.key_len, key, 8);
+	}
+	CHECK_EQ(emdb_stream_next(s, -1, &e), EMDB_ERR_NOT_FOUND);
+	emdb_stream_free(s);
+	world_free(&w);
+}
+
 /* Values are large, so what lies ready shows in the bytes; nobody reads beyond them. */
 TEST(test_async__stream_waits_for_a_slow_consumer_and_takes_no_thread)
 {
@@ -556,9 +584,8 @@ TEST(test_async__stream_of_nothing_and_of_no_namespace)
 	CHECK_OK(emdb_stream_iter(w.async, EMDB_ROOT, 0, NULL, &s));
 	CHECK_EQ(emdb_stream_next(s, -1, &e), EMDB_ERR_NOT_FOUND);
 	emdb_stream_free(s);
-	CHECK_OK(emdb_stream_iter(w.async, 424242, 0, NULL, &s));
-	CHECK_EQ(emdb_stream_next(s, -1, &e), EMDB_ERR_NOT_FOUND);
-	emdb_stream_free(s);
+	CHECK_EQ(emdb_stream_iter(w.async, 424242, 0, NULL, &s), EMDB_ERR_NOT_FOUND);
+	CHECK_EQ(emdb_stream_range(w.async, EMDB_ROOT, NULL, NULL, &s), EMDB_ERR_NOT_ORDERED);
 	/* Nobody reads while the thread is taken; nor does freeing wait for it. */
 	(void)stay_submit(&w, &g);
 	CHECK_OK(emdb_stream_iter(w.async, EMDB_ROOT, 0, NULL, &s));
