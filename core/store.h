@@ -58,16 +58,16 @@
 
 struct ns {
 	struct epoch_node node;
-	uint64_t id;              /* immutable */
-	struct hidx idx;          /* entry hash -> ref with REF_* flags */
-	struct oidx *ord;         /* its keys in order; NULL without EMDB_OPEN_ORDERED; immutable */
-	uint64_t ord_missing;     /* entries that could not be read for it; immutable after open */
-	_Atomic(uint64_t) parent; /* written under structure exclusive or its entry's stripe */
-	_Atomic(uint64_t) hash;   /* of its own entry; as parent */
-	_Atomic(uint64_t) ref;    /* its NS record; 0: none yet; as parent */
-	_Atomic(uint64_t) subdirs;   /* atomic */
-	_Atomic(uint64_t) refs;      /* caller's references; atomic */
-	_Atomic(uint64_t) touch_lsn; /* last record that stamped the times; atomic */
+	uint64_t id;      /* immutable */
+	struct hidx idx;  /* entry hash -> ref with REF_* flags */
+	struct oidx *ord; /* its keys in order; NULL without EMDB_OPEN_ORDERED; immutable */
+	_Atomic(uint64_t) ord_missing; /* entries that could not be read for it; atomic */
+	_Atomic(uint64_t) parent;      /* written under structure exclusive or its entry's stripe */
+	_Atomic(uint64_t) hash;        /* of its own entry; as parent */
+	_Atomic(uint64_t) ref;         /* its NS record; 0: none yet; as parent */
+	_Atomic(uint64_t) subdirs;     /* atomic */
+	_Atomic(uint64_t) refs;        /* caller's references; atomic */
+	_Atomic(uint64_t) touch_lsn;   /* last record that stamped the times; atomic */
 	_Atomic(int64_t) mtime, ctime, atime, btime; /* atomic */
 	_Atomic(int64_t) ttl_default_ms;             /* atomic */
 	_Atomic(uint32_t) mode, uid, gid;            /* atomic */
