@@ -1112,15 +1112,16 @@ EMDB_API EMDB_CHECKED emdb_err emdb_node_getattr(emdb_db *db, uint64_t id,
 						 struct emdb_attr *ret_attr);
 
 /* emdb_node_setattr(): what to set. */
-#define EMDB_SET_MODE      0x001u
-#define EMDB_SET_UID       0x002u
-#define EMDB_SET_GID       0x004u
-#define EMDB_SET_SIZE      0x008u
-#define EMDB_SET_ATIME     0x010u
-#define EMDB_SET_MTIME     0x020u
-#define EMDB_SET_CTIME     0x040u
-#define EMDB_SET_EXPIRES   0x080u /* expires_ms, 0: never; files only */
-#define EMDB_SET_KILL_SUID 0x100u /* clear set-uid, and set-gid if group-executable */
+#define EMDB_SET_MODE    0x001u
+#define EMDB_SET_UID     0x002u
+#define EMDB_SET_GID     0x004u
+#define EMDB_SET_SIZE    0x008u
+#define EMDB_SET_ATIME   0x010u
+#define EMDB_SET_MTIME   0x020u
+#define EMDB_SET_CTIME   0x040u
+#define EMDB_SET_EXPIRES 0x080u /* expires_ms, 0: never; files only */
+#define EMDB_SET_KILL_SUID \
+	0x100u /* not of a namespace: clear set-uid, and set-gid if group-executable */
 EMDB_API EMDB_CHECKED emdb_err emdb_node_setattr(emdb_db *db, uint64_t id,
 						 const struct emdb_attr *attr, unsigned int set,
 						 struct emdb_attr *ret_attr);

@@ -191,7 +191,7 @@ void rec_set_attr(emdb_db *db, struct rec *r, const struct emdb_attr *attr, unsi
 	}
 	if (set & EMDB_SET_MODE)
 		r->mode = (r->mode & S_IFMT) | (attr->mode & 07777);
-	if (set & EMDB_SET_KILL_SUID)
+	if (set & EMDB_SET_KILL_SUID && !S_ISDIR(r->mode))
 		r->mode = mode_without_suid(r->mode);
 	if (set & EMDB_SET_UID)
 		r->uid = attr->uid;

@@ -12,7 +12,8 @@ static emdb_err blob_pinned(emdb_db *db, uint64_t id, struct cur *ret)
 	emdb_err err;
 
 	if (ns) {
-		ref = atomic_load(&ns->ref);
+		/* Compaction does not keep the record of a dropped one that somebody still has open. */
+		ref = atomic_load(&ns->dead) ? 0 : atomic_load(&ns->ref);
 	} else if (!objtab_get_pinned(db, id, &v)) {
 		return EMDB_ERR_NOT_FOUND;
 	} else if (v.big) {

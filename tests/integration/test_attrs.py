@@ -83,6 +83,10 @@ def test_chown_clears_set_id_bits(d):
     os.chmod(d / "f", 0o6755)
     os.chown(d / "f", 1001, -1)
     assert stat.S_IMODE(os.stat(d / "f").st_mode) == 0o755
+    (d / "dir").mkdir()
+    os.chmod(d / "dir", 0o6775)
+    os.chown(d / "dir", 1000, 1000)
+    assert stat.S_IMODE(os.stat(d / "dir").st_mode) == 0o6775, "of a directory they mean something else"
 
 
 def test_writing_clears_set_id_bits(d):
