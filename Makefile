@@ -92,6 +92,12 @@ EXTRA_test_names := $(wildcard fuse/names.c)
 EXTRA_fuzz_names := $(wildcard fuse/names.c)
 EXTRA_test_acl := fuse/acl.c
 EXTRA_fuzz_acl := fuse/acl.c
+# The handlers without what talks to the kernel.
+HANDLERS := $(filter-out fuse/main.c fuse/session.c fuse/daemon.c fuse/signals.c fuse/mounts.c fuse/paths.c \
+	fuse/control.c fuse/control_ops.c fuse/notify.c fuse/log.c fuse/uring.c,$(wildcard fuse/*.c))
+EXTRA_test_ops := $(HANDLERS)
+EXTRA_fuzz_ops := $(HANDLERS)
+TSAN_TESTS := $(filter-out test_ops,$(TSAN_TESTS))
 EXTRA_fuzz_tar := tools/tar_import.c
 EXTRA_test_control := tools/ctl_proto.c
 EXTRA_fuzz_control := tools/ctl_proto.c
@@ -118,7 +124,8 @@ quote	= '$(subst ','\'',$(1))'
 FORCE:
 
 $(O)/core/%.o $(O)/fuse/%.o $(O)/tools/%.o: ALL_CFLAGS += -include core/banned.h
-$(O)/fuse/%.o $(O)/tools/bench/nullfs.o: ALL_CFLAGS += $(FUSE_CFLAGS)
+$(O)/fuse/%.o $(O)/tools/bench/nullfs.o $(O)/tests/unit/test_ops.o $(O)/tests/fuzz/fuzz_ops.o: \
+	ALL_CFLAGS += $(FUSE_CFLAGS)
 $(O)/%.o: %.c $(O)/.flags
 	$(call say,CC)
 	@mkdir -p $(@D)
