@@ -44,6 +44,14 @@ def binary(name):
     return None
 
 
+def libfuse_version(native=False):
+    """(major, minor) of the libfuse that the daemon uses; a native run has everything."""
+    if native:
+        return (99, 0)
+    found = re.search(r"libfuse (\d+)\.(\d+)", run(binary("emdbfs"), "-V").stdout)
+    return int(found.group(1)), int(found.group(2))
+
+
 def need(*programs):
     """Skips the test unless every program is installed."""
     for name in programs:

@@ -3,6 +3,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import random
 import subprocess
@@ -11,7 +12,7 @@ import time
 import pytest
 
 from harness import (FALLOC_COLLAPSE, FALLOC_INSERT, FALLOC_KEEP_SIZE, FALLOC_PUNCH_HOLE,
-                     FALLOC_ZERO_RANGE, compile_c, fails, fallocate, get, put, run, scratch_dir,
+                     FALLOC_ZERO_RANGE, binary, compile_c, fails, fallocate, get, put, run, scratch_dir,
                      remove_tree)
 
 MIB = 1 << 20
@@ -283,6 +284,53 @@ def test_cp_shares_extents(mount):
     mount.remount()
     for i in range(6):
         assert get(mount / f"copy{i}") == data
+
+
+# ---- what it costs ----
+
+
+@pytest.mark.emdb
+def test_a_small_write_costs_its_size(mount, rng):
+    """Whatever the size of the file: the journal grows by what was written, not by the file."""
+    fd = os.open(mount / "f", os.O_CREAT | os.O_RDWR)
+    os.write(fd, b"x" * (32 * MIB))
+    os.fsync(fd)
+    before = written(mount)
+    for _ in range(2000):
+        os.pwrite(fd, rng.randbytes(100), rng.randrange(32 * MIB))
+    os.fsync(fd)
+    grown = written(mount) - before
+    os.close(fd)
+    print(f"a write of 100 bytes into 32 MiB: {grown / 2000:.0f} bytes of journal")
+    assert grown < 2000 * 400
+
+
+def written(mount):
+    """Bytes of the journal that hold something."""
+    done = run(binary("emdb"), "stat", "--json", mount.store)
+    found = [json.loads(line) for line in done.stdout.splitlines()]
+    return next(o["journal_bytes"] for o in found if "journal_bytes" in o)
+
+
+@pytest.mark.emdb
+def test_streaming_buffers_nothing(mount):
+    """512 MiB written and read: the daemon's own memory stays what it was."""
+    block = os.urandom(MIB)
+    before = resident(mount)
+    peak = 0
+    with open(mount / "f", "wb", buffering=0) as f:
+        for i in range(512):
+            f.write(block)
+            if i % 64 == 0:
+                peak = max(peak, resident(mount))
+    with open(mount / "f", "rb", buffering=0) as f:
+        while f.read(MIB):
+            pass
+    peak = max(peak, resident(mount))
+    print(f"streaming 512 MiB: {(peak - before) / MIB:.1f} MiB of memory")
+    with open(f"/proc/{mount.proc.pid}/maps") as maps:
+        sanitized = "asan" in (text := maps.read()) or "tsan" in text
+    assert sanitized or peak - before < 32 * MIB
 
 
 # ---- many extents --------------------------------------------------------

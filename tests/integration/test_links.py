@@ -9,7 +9,7 @@ import threading
 
 import pytest
 
-from harness import as_user, fails, get, libc, link_descriptor, put
+from harness import as_user, binary, fails, get, libc, libfuse_version, link_descriptor, put, run
 
 # ---- hard links ----------------------------------------------------------
 
@@ -193,13 +193,17 @@ def test_device_nodes(d):
 # ---- unnamed files -------------------------------------------------------
 
 
-def test_o_tmpfile(d):
-    """A file system without it says EOPNOTSUPP and programs fall back; with it, it must be whole."""
-    try:
-        fd = os.open(d, os.O_TMPFILE | os.O_RDWR, 0o600)
-    except OSError as err:
-        assert err.errno == errno.EOPNOTSUPP
-        return
+def needs_tmpfile(mount, directory):
+    """libfuse has it since 3.17; before, programs are told EOPNOTSUPP and take another way."""
+    if libfuse_version(mount.native) < (3, 17):
+        with fails(errno.EOPNOTSUPP):
+            os.open(directory, os.O_TMPFILE | os.O_RDWR, 0o600)
+        pytest.skip("O_TMPFILE needs libfuse 3.17")
+
+
+def test_o_tmpfile(shared, d):
+    needs_tmpfile(shared, d)
+    fd = os.open(d, os.O_TMPFILE | os.O_RDWR, 0o600)
     os.write(fd, b"unnamed")
     assert os.fstat(fd).st_nlink == 0 and os.listdir(d) == []
     link_descriptor(fd, d / "named")
@@ -210,3 +214,60 @@ def test_o_tmpfile(d):
         link_descriptor(fd, d / "never")
     os.close(fd)
     assert libc.access(os.fsencode(d / "named"), os.R_OK) == 0
+
+
+def test_o_tmpfile_keeps_what_was_done_to_it(mount):
+    """Mode, owner, attributes and content are there as soon as the name is, and after a remount and a kill."""
+    needs_tmpfile(mount, mount.mnt)
+    want = {}
+    for i, size in enumerate((0, 10, 5000, 300_000)):
+        data = os.urandom(size)
+        fd = os.open(mount.mnt, os.O_TMPFILE | os.O_WRONLY, 0o640)
+        os.write(fd, data)
+        os.setxattr(fd, "user.x", b"%d" % i)
+        os.utime(fd, ns=(10**18, 10**18 + i))
+        link_descriptor(fd, mount / f"f{i}")
+        link_descriptor(fd, mount / f"g{i}")
+        os.close(fd)
+        want[i] = data
+    fds = [os.open(mount.mnt, os.O_TMPFILE | os.O_RDWR, 0o600) for _ in range(50)]
+    for fd in fds:
+        os.write(fd, b"never named" * 1000)
+        os.close(fd)
+
+    def check():
+        assert sorted(os.listdir(mount.mnt)) == sorted([f"f{i}" for i in want] + [f"g{i}" for i in want])
+        for i, data in want.items():
+            st = os.stat(mount / f"g{i}")
+            assert get(mount / f"f{i}") == data and os.getxattr(mount / f"f{i}", "user.x") == b"%d" % i
+            assert (st.st_nlink, st.st_mode & 0o7777, st.st_mtime_ns) == (2, 0o640, 10**18 + i)
+            assert os.path.samefile(mount / f"f{i}", mount / f"g{i}")
+
+    check()
+    mount.remount()
+    check()
+    if not mount.native:
+        mount.kill9()
+        mount.start()
+        check()
+        run(binary("emdb"), "check", mount.store, ok=(0, 11))
+
+
+def test_o_tmpfile_errors(shared, d):
+    needs_tmpfile(shared, d)
+    with fails(errno.ENOTDIR, errno.EINVAL):
+        os.open(put(d / "f"), os.O_TMPFILE | os.O_RDWR, 0o600)
+    with fails(errno.EINVAL):
+        os.open(d, os.O_TMPFILE | os.O_RDONLY, 0o600)
+    with fails(errno.ENOENT):
+        os.open(d / "absent", os.O_TMPFILE | os.O_RDWR, 0o600)
+    fd = os.open(d, os.O_TMPFILE | os.O_RDWR, 0o600)
+    with fails(errno.EEXIST):
+        link_descriptor(fd, d / "f")
+    os.close(fd)
+    if os.getuid() == 0:
+        os.chmod(d, 0o755)
+        def other():
+            with fails(errno.EACCES):
+                os.open(d, os.O_TMPFILE | os.O_RDWR, 0o600)
+        as_user(1000, 1000, other)

@@ -510,6 +510,11 @@ def test_kept_by_programs_that_save_by_rename(d):
     put(d / "src" / "f", b"from elsewhere\n")
     run("rsync", "-a", d / "src" / "f", d / "f")
     assert get(d / "f") == b"from elsewhere\n" and deadline(d / "f") == 4102444800
+    run("git", "init", "-q", d / "repo")
+    set_ttl(d / "repo" / ".git" / "config", "@4102444800")
+    run("git", "-C", d / "repo", "-c", "safe.directory=*", "config", "user.name", "Somebody")
+    assert b"Somebody" in get(d / "repo" / ".git" / "config")
+    assert deadline(d / "repo" / ".git" / "config") == 4102444800
 
 
 def test_kept_by_vim(d):
