@@ -1165,6 +1165,8 @@ EMDB_API EMDB_CHECKED emdb_err emdb_node_rmdir(emdb_db *db, uint64_t parent, con
 
 #define EMDB_RENAME_NOREPLACE 0x1u
 #define EMDB_RENAME_EXCHANGE  0x2u
+/* Leaves a character device 0:0 of the store's owner behind (overlayfs); not with EXCHANGE. */
+#define EMDB_RENAME_WHITEOUT 0x4u
 /* What decides the deadline when a rename replaces a file. */
 #define EMDB_RENAME_TTL_KEEP   0x10u /* the target's stays when the source has none */
 #define EMDB_RENAME_TTL_SOURCE 0x20u /* always the source's; neither flag: auto */

@@ -183,6 +183,23 @@ static emdb_err deadline_after(struct rename *rn, int64_t *ret)
 	return EMDB_OK;
 }
 
+/* An object of its own under the name that was left, for those who look through it. */
+static emdb_err add_whiteout(struct rename *rn, struct batch *b)
+{
+	const struct rec r = { .kind = REC_PUT,
+			       .mask = REC_F_NS | REC_F_KEY | REC_F_TIME | REC_F_META | REC_F_RDEV |
+				       REC_F_VALUE,
+			       .ns = rn->from_ns->id,
+			       .key = rn->key,
+			       .key_len = rn->key_len,
+			       .time_ns = rn->now_ns,
+			       .mode = S_IFCHR,
+			       .uid = rn->db->sb.uid,
+			       .gid = rn->db->sb.gid };
+
+	return batch_add(b, &r);
+}
+
 static emdb_err rename_locked(struct rename *rn)
 {
 	struct batch b = BATCH_INIT;
@@ -207,6 +224,8 @@ static emdb_err rename_locked(struct rename *rn)
 				entry_expires_pinned(rn->db, &rn->dst));
 	else if (!err)
 		err = add_del(rn, &b, &rn->src);
+	if (!err && rn->flags & EMDB_RENAME_WHITEOUT)
+		err = add_whiteout(rn, &b);
 	if (!err)
 		err = batch_commit(rn->db, &b, 0);
 	batch_release(&b);
@@ -231,7 +250,8 @@ emdb_err emdb_node_rename(emdb_db *db, uint64_t parent, const void *key, size_t 
 		return err;
 	if (key_len > EMDB_KEY_MAX || new_key_len > EMDB_KEY_MAX)
 		return EMDB_ERR_KEY_TOO_LONG;
-	if ((flags & EMDB_RENAME_NOREPLACE && flags & EMDB_RENAME_EXCHANGE) ||
+	if ((flags & EMDB_RENAME_EXCHANGE &&
+	     flags & (EMDB_RENAME_NOREPLACE | EMDB_RENAME_WHITEOUT)) ||
 	    (flags & EMDB_RENAME_TTL_KEEP && flags & EMDB_RENAME_TTL_SOURCE))
 		return EMDB_ERR_INVAL;
 	for (bool swept = false;; swept = true) {

@@ -14,6 +14,9 @@
 #define RENAME_NOREPLACE 1
 #define RENAME_EXCHANGE  2
 #endif
+#ifndef RENAME_WHITEOUT
+#define RENAME_WHITEOUT 4
+#endif
 
 /* ---- Making ---- */
 
@@ -272,7 +275,7 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 	unsigned int how = fs->opt.ttl_on_replace;
 	int code = 0;
 
-	if ((flags & ~(unsigned int)(RENAME_NOREPLACE | RENAME_EXCHANGE)) != 0)
+	if ((flags & ~(unsigned int)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT)) != 0)
 		code = EINVAL;
 	if (code == 0)
 		code = fs_key_init(fs, parent, name, &from);
@@ -282,10 +285,12 @@ void op_rename(fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t n
 		how |= EMDB_RENAME_NOREPLACE;
 	if ((flags & RENAME_EXCHANGE) != 0)
 		how |= EMDB_RENAME_EXCHANGE;
+	if ((flags & RENAME_WHITEOUT) != 0)
+		how |= EMDB_RENAME_WHITEOUT;
 	if (code == 0)
 		code = emdb_err_errno(emdb_node_rename(fs->db, parent, from.bytes, from.len,
 						       newparent, to.bytes, to.len, how));
-	if (code == 0 && flags == 0)
+	if (code == 0 && (flags & RENAME_EXCHANGE) == 0)
 		recheck_deadline(fs, newparent, &to, newname);
 	fs_key_release(&from);
 	fs_key_release(&to);

@@ -563,8 +563,8 @@ static int rename_wanted(const struct model *m, int from, int dir, int to, unsig
 	const int old = to >= 0 ? m->entries[to].node : -1;
 	const bool exchange = (flags & 2) != 0;
 
-	if (flags > 2 || from < 0 || m->nodes[dir].nlink == 0 || (exchange && to < 0) ||
-	    ((flags & 1) && to >= 0))
+	if (flags == 3 || flags > 5 || from < 0 || m->nodes[dir].nlink == 0 ||
+	    (exchange && to < 0) || ((flags & 1) && to >= 0))
 		return ANY;
 	if (is_dir(&m->nodes[node]) && is_below(m, dir, node))
 		return ANY;
@@ -577,16 +577,37 @@ static int rename_wanted(const struct model *m, int from, int dir, int to, unsig
 	return is_dir(&m->nodes[old]) && !is_empty(m, old) ? ANY : 0;
 }
 
+/* A node that the kernel does not know yet. */
+static void add_whiteout(struct model *m, int dir, int name)
+{
+	const uid_t uid = m->uid;
+	struct emdb_attr attr;
+	int k;
+
+	EXPECT(m, emdb_node_lookup(m->fs.db, m->nodes[dir].id, names[name], strlen(names[name]),
+				   &attr) == EMDB_OK);
+	EXPECT(m, attr.mode == S_IFCHR && attr.rdev == 0 && attr.size == 0);
+	m->uid = attr.uid;
+	k = add_node(m, S_IFCHR, dir);
+	m->uid = uid;
+	m->nodes[k].id = attr.id;
+	m->nodes[k].gid = attr.gid;
+	add_entry_model(m, dir, name, k);
+	m->nodes[k].refs = 1;
+}
+
 static void do_rename(struct model *m)
 {
 	const int dir = pick_dir(m), new_dir = pick_dir(m);
 	const int name = (int)below(&m->in, NAMES), new_name = (int)below(&m->in, NAMES);
 	const uint32_t bits = take(&m->in, 1);
-	const unsigned int flags = bits < 200 ? 0 : bits % 5;
+	const unsigned int flags = bits < 170 ? 0 : bits % 8;
 	const int from = find_entry(m, dir, name), to = find_entry(m, new_dir, new_name);
 	const int wanted = rename_wanted(m, from, new_dir, to, flags);
 	struct fuse_req r;
 
+	if ((flags & 4) && !has_room(m))
+		return;
 	begin(m, &r, "rename");
 	op_rename(&r, m->nodes[dir].id, names[name], m->nodes[new_dir].id, names[new_name], flags);
 	expect_err(m, &r, wanted);
@@ -602,6 +623,8 @@ static void do_rename(struct model *m)
 			remove_entry(m, to);
 		m->entries[from].dir = new_dir;
 		m->entries[from].name = new_name;
+		if (flags & 4)
+			add_whiteout(m, dir, name);
 	}
 }
 

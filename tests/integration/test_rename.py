@@ -206,16 +206,38 @@ def test_exchange_errors(d):
 
 
 def test_whiteout(d):
-    """What overlayfs asks of its upper layer; a file system may say EINVAL."""
+    """What overlayfs asks of its upper layer."""
     put(d / "a", b"1")
-    try:
-        renameat2(d / "a", d / "b", RENAME_WHITEOUT)
-    except OSError as err:
-        assert err.errno in (errno.EINVAL, errno.EPERM)
-        assert names(d) == ["a"]
-        return
-    st = os.lstat(d / "a")
-    assert stat.S_ISCHR(st.st_mode) and st.st_rdev == 0 and get(d / "b") == b"1"
+    os.mkdir(d / "dir")
+    put(d / "dir" / "x", b"2")
+    put(d / "over", b"3")
+    put(d / "one", b"4")
+    os.link(d / "one", d / "two")
+    inode = os.stat(d / "a").st_ino
+
+    def is_whiteout(name):
+        st = os.lstat(d / name)
+        return stat.S_ISCHR(st.st_mode) and st.st_rdev == 0 and st.st_size == 0 and st.st_nlink == 1
+
+    renameat2(d / "a", d / "b", RENAME_WHITEOUT)
+    assert is_whiteout("a") and get(d / "b") == b"1"
+    assert os.stat(d / "b").st_ino == inode != os.lstat(d / "a").st_ino
+    renameat2(d / "dir", d / "moved", RENAME_WHITEOUT)
+    assert is_whiteout("dir") and get(d / "moved" / "x") == b"2"
+    renameat2(d / "b", d / "over", RENAME_WHITEOUT)
+    assert is_whiteout("b") and get(d / "over") == b"1"
+    renameat2(d / "two", d / "moved" / "two", RENAME_WHITEOUT | RENAME_NOREPLACE)
+    assert is_whiteout("two") and os.path.samefile(d / "one", d / "moved" / "two")
+    with fails(errno.EEXIST):
+        renameat2(d / "one", d / "over", RENAME_WHITEOUT | RENAME_NOREPLACE)
+    with fails(errno.EINVAL):
+        renameat2(d / "one", d / "over", RENAME_WHITEOUT | RENAME_EXCHANGE)
+    with fails(errno.EINVAL):
+        renameat2(d / "moved", d / "moved" / "in", RENAME_WHITEOUT)
+    assert names(d) == ["a", "b", "dir", "moved", "one", "over", "two"]
+    os.unlink(d / "a")
+    os.rename(d / "over", d / "two")
+    assert get(d / "two") == b"1"
 
 
 # ---- with others about ---------------------------------------------------

@@ -2,6 +2,7 @@
 """Very many files, very many directories, memory, and file systems stacked on the mount."""
 
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -157,6 +158,63 @@ def test_overlay_with_the_mount_below(mount, scratch):
         assert get(mount / "lower" / "a") == b"from below" and get(mount / "lower" / "dir" / "b") == b"b" * 50_000
     finally:
         subprocess.run(["umount", merged], check=True)
+
+
+def test_overlay_with_the_mount_above(mount, scratch):
+    """As the upper layer: copied up, whited out, opaque, renamed, the same after a remount."""
+    if os.getuid() != 0:
+        pytest.skip("needs root")
+    for name in ("lower", "lower/dir", "lower/gone", "merged"):
+        (scratch / name).mkdir()
+    for name in ("a", "b", "dir/c", "gone/d"):
+        put(scratch / "lower" / name, name.encode() * 10_000)
+    merged = scratch / "merged"
+    layers = f"lowerdir={scratch}/lower,upperdir={mount.mnt}/upper,workdir={mount.mnt}/work"
+    os.mkdir(mount / "upper")
+    os.mkdir(mount / "work")
+
+    def overlay(*options):
+        return subprocess.run(["mount", "-t", "overlay", "overlay", "-o", ",".join([layers, *options]), merged],
+                              capture_output=True, text=True, check=False)
+
+    done = overlay()
+    if done.returncode != 0:
+        with open("/proc/filesystems") as f:
+            if "overlay" in f.read():
+                pytest.fail(done.stderr)
+        pytest.skip(f"no overlayfs here: {done.stderr.strip()}")
+    try:
+        with open(merged / "a", "ab") as f:
+            f.write(b"appended")
+        os.unlink(merged / "b")
+        os.rename(merged / "dir" / "c", merged / "dir" / "moved")
+        shutil.rmtree(merged / "gone")
+        (merged / "gone").mkdir()
+        put(merged / "gone" / "new", b"n")
+        os.mkdir(merged / "x")
+        os.link(merged / "a", merged / "x" / "hard")
+        os.chmod(merged / "a", 0o640)
+        os.setxattr(merged / "a", "user.x", b"y")
+
+        def check():
+            assert sorted(os.listdir(merged)) == ["a", "dir", "gone", "x"]
+            assert get(merged / "a") == b"a" * 10_000 + b"appended" == get(merged / "x" / "hard")
+            assert os.stat(merged / "a").st_mode & 0o777 == 0o640 and os.getxattr(merged / "a", "user.x") == b"y"
+            assert os.listdir(merged / "dir") == ["moved"] and os.listdir(merged / "gone") == ["new"]
+            assert get(merged / "dir" / "moved") == b"dir/c" * 10_000
+            assert get(scratch / "lower" / "b") == b"b" * 10_000
+
+        check()
+        subprocess.run(["umount", merged], check=True)
+        mount.remount()
+        assert overlay().returncode == 0
+        check()
+        run("cp", "-a", "/usr/share/common-licenses", merged / "cp")
+        run("diff", "-r", "--no-dereference", "/usr/share/common-licenses", merged / "cp")
+        run("rm", "-rf", merged / "cp")
+        check()
+    finally:
+        subprocess.run(["umount", merged], check=False)
 
 
 def test_bind_mount_and_loop_image(mount, scratch):
