@@ -4,6 +4,7 @@
 import errno
 import os
 import stat
+import struct
 import threading
 
 import pytest
@@ -12,8 +13,12 @@ from harness import (RENAME_EXCHANGE, RENAME_NOREPLACE, fingerprint, get, put, r
                      scratch_dir)
 
 NAMES = ["a", "b", "c", "d", "e"]
+ACLS = ["system.posix_acl_access", "system.posix_acl_default"]
+# Tag, whose, how often.
+ACL_ENTRIES = [(1, 0xFFFFFFFF, 0.98), (2, 1000, 0.5), (2, 1001, 0.2), (4, 0xFFFFFFFF, 0.98), (8, 1000, 0.3),
+               (16, 0xFFFFFFFF, 0.8), (32, 0xFFFFFFFF, 0.98)]
 STEPS = ("create create create write append mkdir mkdir unlink rmdir rename rename rename2 link symlink truncate chmod "
-         "xattr unxattr stat list read readlink open fd close fifo utime").split()
+         "chown xattr unxattr acl acl unacl stat list read readlink open fd close fifo utime").split()
 
 
 def clean(info):
@@ -144,6 +149,22 @@ class Pair:
         p, name = self.path(), self.rng.choice("xyz")
         self.both(f"removexattr {p} {name}", lambda r, _: os.removexattr(r / p, f"user.{name}"))
 
+    def do_chown(self):
+        p, uid, gid = self.path(), self.rng.choice([-1, 0, 1000]), self.rng.choice([-1, 0, 1000])
+        self.both(f"chown {p} {uid} {gid}", lambda r, _: os.chown(r / p, uid, gid))
+
+    def do_acl(self):
+        """A list of any kind, with or without names, now and then an invalid one."""
+        p, name = self.path(), self.rng.choice(ACLS)
+        entries = [(tag, self.rng.randrange(8), who) for tag, who, likely in ACL_ENTRIES
+                   if self.rng.random() < likely]
+        value = struct.pack("<I", 2) + b"".join(struct.pack("<HHI", *entry) for entry in entries)
+        self.both(f"setxattr {p} {name} {entries}", lambda r, _: os.setxattr(r / p, name, value))
+
+    def do_unacl(self):
+        p, name = self.path(), self.rng.choice(ACLS)
+        self.both(f"removexattr {p} {name}", lambda r, _: os.removexattr(r / p, name))
+
     def do_stat(self):
         p = self.path()
 
@@ -254,7 +275,7 @@ def test_many_threads_at_once(mount, rng):
     seeds = [rng.randrange(1 << 30) for _ in range(6)]
     errors = []
     allowed = {errno.ENOENT, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY, errno.EINVAL, errno.ELOOP,
-               errno.EPERM, errno.ENODATA, errno.ENXIO, errno.ETXTBSY, errno.EBUSY, errno.ENAMETOOLONG}
+               errno.EPERM, errno.EACCES, errno.ENODATA, errno.ENXIO, errno.ETXTBSY, errno.EBUSY, errno.ENAMETOOLONG}
 
     def work(seed):
         import random
