@@ -69,23 +69,22 @@ static emdb_err look(struct emdb_io *io, int dirfd, const char *name, bool *ret_
 /* STORE/snapshots.  NOT_FOUND when there is none, unless it is to be made. */
 static emdb_err snapshots_open(struct emdb_io *io, int dirfd, bool make, int *ret_fd)
 {
-	emdb_err err = storedir_open(io, dirfd, STOREDIR_SNAPSHOTS, ret_fd);
-	int ret;
+	int fd = -1;
+	emdb_err err = storedir_open(io, dirfd, STOREDIR_SNAPSHOTS, &fd);
 
-	if (!make || (err && err != EMDB_ERR_NOT_FOUND))
-		return err;
-	if (err) {
+	if (err == EMDB_ERR_NOT_FOUND && make) {
 		err = err_of_io(io_mkdirat(io, dirfd, STOREDIR_SNAPSHOTS, 0700));
 		if (!err)
-			err = storedir_open(io, dirfd, STOREDIR_SNAPSHOTS, ret_fd);
-		if (err)
-			return err;
+			err = storedir_open(io, dirfd, STOREDIR_SNAPSHOTS, &fd);
 	}
-	/* Also when it is there: who made it may have been killed before its sync. */
-	ret = io_fsync(io, dirfd);
-	if (ret)
-		(void)io_close(io, *ret_fd);
-	return err_of_io(ret);
+	/* Also when it was there: who made it may have been killed before its sync. */
+	if (!err && make)
+		err = err_of_io(io_fsync(io, dirfd));
+	if (err)
+		(void)io_close(io, fd);
+	else
+		*ret_fd = fd;
+	return err;
 }
 
 /*
