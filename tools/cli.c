@@ -9,6 +9,7 @@
 #include <unistd.h>
 
 #include "tools/text.h"
+#include "tools/unlock.h"
 
 bool args_has(const struct cli_args *args, int key)
 {
@@ -95,6 +96,8 @@ int cli_exit_code(emdb_err err)
 		return CLI_NO_STORE;
 	if (err == EMDB_ERR_LOCKED || err == EMDB_ERR_HOLDER_ALIVE)
 		return CLI_LOCKED;
+	if (err == EMDB_ERR_WRONG_KEY || err == EMDB_ERR_KEY_REQUIRED)
+		return CLI_WRONG_KEY;
 	return CLI_FAILED;
 }
 
@@ -139,7 +142,7 @@ static int fail_locked(const struct cli *cli, const char *path)
 	return cli_fail(cli, CLI_LOCKED, "%s: the store is in use by %s", path, holder);
 }
 
-static int fail_open(const struct cli *cli, const char *path, emdb_err err, const char *detail)
+int cli_fail_open(const struct cli *cli, const char *path, emdb_err err, const char *detail)
 {
 	if (err == EMDB_ERR_LOCKED)
 		return fail_locked(cli, path);
@@ -162,7 +165,7 @@ static void log_from_store(void *ctx, enum emdb_log_level level, const char *mes
 int cli_open(const struct cli *cli, const char *path, unsigned int flags, struct store **ret_store)
 {
 	struct emdb_detail detail = { .text = "" };
-	const struct emdb_options options = {
+	struct emdb_options options = {
 		.size = sizeof(options),
 		.flags = flags,
 		/* Commands are short: they leave no work to the background. */
@@ -172,9 +175,30 @@ int cli_open(const struct cli *cli, const char *path, unsigned int flags, struct
 		.log = log_from_store,
 		.log_ctx = (void *)(uintptr_t)cli,
 	};
-	const emdb_err err = store_open(path, &options, ret_store);
+	int code = cli_secret_given(cli) ? cli_secret(cli, path, &options.secret) : CLI_OK;
+	emdb_err err;
 
-	return err ? fail_open(cli, path, err, detail.text) : CLI_OK;
+	if (code)
+		return code;
+	err = store_open(path, &options, ret_store);
+	/* Only now it is known that one is needed: a daemon that serves the store has it already. */
+	if (err == EMDB_ERR_KEY_REQUIRED) {
+		code = cli_secret(cli, path, &options.secret);
+		if (code)
+			return code;
+		err = store_open(path, &options, ret_store);
+	}
+	return err ? cli_fail_open(cli, path, err, detail.text) : CLI_OK;
+}
+
+emdb_err cli_db_open(const struct cli *cli, const char *path, struct emdb_options *options,
+		     emdb_db **ret_db)
+{
+	emdb_err err = emdb_open(path, options, ret_db);
+
+	if (err == EMDB_ERR_KEY_REQUIRED && cli_secret(cli, path, &options->secret) == CLI_OK)
+		err = emdb_open(path, options, ret_db);
+	return err;
 }
 
 int cli_open_read(const struct cli *cli, const struct cli_args *args, const char *path,

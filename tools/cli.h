@@ -25,7 +25,9 @@ enum cli_exit {
 	CLI_PARTIAL = 3, /* some of several items failed */
 	CLI_NO_STORE = 10,
 	CLI_LOCKED = 11,
-	CLI_CHECK = 26, /* check found errors */
+	CLI_WRONG_KEY = 12,    /* wrong passphrase or key */
+	CLI_EMPTY_SECRET = 22, /* an empty passphrase */
+	CLI_CHECK = 26,        /* check found errors */
 	CLI_CANCELLED = 130,
 };
 
@@ -51,10 +53,13 @@ struct cli_args {
 	char **argv;
 };
 
+struct unlock;
+
 struct cli {
 	const char *command; /* for messages; "" before one is known */
 	struct out *out;
-	bool json; /* messages as JSON lines too */
+	struct unlock *unlock; /* see tools/unlock.h */
+	bool json;             /* messages as JSON lines too */
 };
 
 struct cli_command {
@@ -69,7 +74,8 @@ struct cli_command {
 
 extern const struct cli_command cmd_init, cmd_put, cmd_get, cmd_del, cmd_ls, cmd_mkns, cmd_rmns,
 	cmd_ttl, cmd_sweep, cmd_stat, cmd_lock, cmd_check, cmd_flush, cmd_checkpoint, cmd_compact,
-	cmd_snapshot, cmd_backup, cmd_export, cmd_import, cmd_restore;
+	cmd_snapshot, cmd_backup, cmd_export, cmd_import, cmd_restore, cmd_key, cmd_encrypt,
+	cmd_decrypt;
 
 bool args_has(const struct cli_args *args, int key);
 /* NULL when the option was not given. */
@@ -87,6 +93,9 @@ int cli_exit_code(emdb_err err);
 /* "what: the error's text"; returns the exit code that belongs to it. */
 int cli_fail_err(const struct cli *cli, emdb_err err, const char *what);
 
+/* The message for a store at path that could not be opened; detail may be "". */
+int cli_fail_open(const struct cli *cli, const char *path, emdb_err err, const char *detail);
+
 /* ---- The store ---- */
 
 /*
@@ -95,6 +104,9 @@ int cli_fail_err(const struct cli *cli, emdb_err err, const char *what);
  * the message printed, the exit code.  A store in use names its holder.
  */
 int cli_open(const struct cli *cli, const char *path, unsigned int flags, struct store **ret_store);
+/* emdb_open(), with the secret when one is needed; nothing is printed of what the result says. */
+emdb_err cli_db_open(const struct cli *cli, const char *path, struct emdb_options *options,
+		     emdb_db **ret_db);
 /* Opens it for reading, as the option OPT_SALVAGE says. */
 int cli_open_read(const struct cli *cli, const struct cli_args *args, const char *path,
 		  struct store **ret_store);

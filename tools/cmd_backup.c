@@ -8,6 +8,7 @@
 
 #include "tools/cli.h"
 #include "tools/progress.h"
+#include "tools/unlock.h"
 #include "tools/text.h"
 
 static void summary(const struct cli *cli, const struct progress *p,
@@ -81,14 +82,16 @@ static char *absolute(const char *path)
 static int open_source(const struct cli *cli, const char *path, struct store **ret_store,
 		       emdb_db **ret_frozen)
 {
-	const struct emdb_options rw = { .size = sizeof(rw),
-					 .commit_interval_s = -1,
-					 .sweep_interval_ms = -1 };
-	const struct emdb_options ro = { .size = sizeof(ro), .flags = EMDB_OPEN_READ_ONLY };
+	struct emdb_options rw = { .size = sizeof(rw),
+				   .commit_interval_s = -1,
+				   .sweep_interval_ms = -1 };
+	struct emdb_options ro = { .size = sizeof(ro), .flags = EMDB_OPEN_READ_ONLY };
 	emdb_err err = store_open(path, &rw, ret_store);
 
+	if (err == EMDB_ERR_KEY_REQUIRED && cli_secret(cli, path, &rw.secret) == CLI_OK)
+		err = store_open(path, &rw, ret_store);
 	if (err == EMDB_ERR_READ_ONLY)
-		err = emdb_open(path, &ro, ret_frozen);
+		err = cli_db_open(cli, path, &ro, ret_frozen);
 	/* Once more, for the message. */
 	return err ? cli_open(cli, path, 0, ret_store) : CLI_OK;
 }

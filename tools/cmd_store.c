@@ -10,10 +10,13 @@
 #include "tools/cli.h"
 #include "tools/served.h"
 #include "tools/text.h"
+#include "tools/unlock.h"
 
 /* ---- init ---- */
 
 #define OPT_SEGMENT_SIZE OPT_LONG_ONLY
+#define OPT_ENCRYPT      (OPT_LONG_ONLY + 1)
+#define OPT_CIPHER       (OPT_LONG_ONLY + 2)
 
 /* True: there is a directory with something in it. */
 static bool is_populated(const char *path)
@@ -39,6 +42,28 @@ static int fail_exists(const struct cli *cli, const char *path)
 	return cli_fail(cli, CLI_FAILED, "%s: not an empty directory", path);
 }
 
+/* What the options say of encryption; the secret, if any, points into hold. */
+static int init_secret(const struct cli *cli, const struct cli_args *args, struct secret *hold,
+		       struct emdb_secret *secret, struct emdb_options *options)
+{
+	const char *const cipher = args_value(args, OPT_CIPHER);
+	int code;
+
+	if (!args_has(args, OPT_ENCRYPT)) {
+		if (cipher || cli_secret_given(cli))
+			return cli_fail(cli, CLI_USAGE, "a cipher or secret without --encrypt");
+		return CLI_OK;
+	}
+	if (cipher && emdb_cipher_parse(cipher, &options->cipher))
+		return cli_fail(cli, CLI_USAGE, "%s: not a cipher", cipher);
+	if (!emdb_cipher_available(options->cipher))
+		return cli_fail(cli, CLI_FAILED, "%s: this machine cannot do it", cipher);
+	code = cli_new_secret(cli, args->argv[0], &cli->unlock->source, false, hold, secret);
+	if (!code)
+		options->secret = secret;
+	return code;
+}
+
 static int run_init(struct cli *cli, const struct cli_args *args)
 {
 	const char *const path = args->argv[0];
@@ -49,8 +74,11 @@ static int run_init(struct cli *cli, const struct cli_args *args)
 		.flags = EMDB_OPEN_CREATE | EMDB_OPEN_EXCLUSIVE,
 		.detail = &detail,
 	};
+	struct secret hold = { 0 };
+	struct emdb_secret secret;
 	emdb_db *db = NULL;
 	emdb_err err;
+	int code;
 
 	if (size &&
 	    (!text_parse_size(size, &options.segment_bytes) ||
@@ -60,7 +88,11 @@ static int run_init(struct cli *cli, const struct cli_args *args)
 				size);
 	if (is_populated(path))
 		return fail_exists(cli, path);
+	code = init_secret(cli, args, &hold, &secret, &options);
+	if (code)
+		return code;
 	err = emdb_open(path, &options, &db);
+	secret_free(&hold);
 	if (err == EMDB_ERR_EXISTS)
 		return fail_exists(cli, path);
 	if (err)
@@ -73,6 +105,9 @@ static int run_init(struct cli *cli, const struct cli_args *args)
 static const struct cli_opt init_opts[] = {
 	{ OPT_SEGMENT_SIZE, "segment-size", "N",
 	  "bytes in one journal file: a power of two, 1M to 1G (default 64M)" },
+	{ OPT_ENCRYPT, "encrypt", NULL, "encrypt everything in it; asks for a passphrase, twice" },
+	{ OPT_CIPHER, "cipher", "NAME",
+	  "aes-256-gcm (where the machine has it) or chacha20-poly1305" },
 	{ 0, NULL, NULL, NULL },
 };
 
@@ -420,12 +455,21 @@ static int check_store(struct cli *cli, const struct cli_args *args, const char 
 {
 	struct check check = { .cli = cli, .quiet = args_has(args, 'q') };
 	struct emdb_check_report report = { .frames = 0 };
+	const struct emdb_secret *secret;
 	struct emdb_lock_info info;
 	char holder[512];
 	emdb_err err;
 
 	cli->json = args_has(args, 'j');
-	err = emdb_check(path, on_fault, &check, &report);
+	err = cli_secret_given(cli) ? EMDB_ERR_KEY_REQUIRED
+				    : emdb_check(path, on_fault, &check, &report);
+	if (err == EMDB_ERR_KEY_REQUIRED) {
+		const int code = cli_secret(cli, path, &secret);
+
+		if (code)
+			return code;
+		err = emdb_check_secret(path, secret, on_fault, &check, &report);
+	}
 	if (err == EMDB_ERR_LOCKED && !emdb_lock_holder(path, &info)) {
 		cli_holder_text(&info, holder, sizeof(holder));
 		return cli_fail(cli, CLI_LOCKED, "%s: the store is in use by %s", path, holder);

@@ -15,12 +15,13 @@
 #include <unistd.h>
 
 #include "tools/cli.h"
+#include "tools/unlock.h"
 
 static const struct cli_command *const commands[] = {
-	&cmd_init,     &cmd_put,    &cmd_get,    &cmd_del,        &cmd_ls,
-	&cmd_mkns,     &cmd_rmns,   &cmd_ttl,    &cmd_sweep,      &cmd_stat,
-	&cmd_lock,     &cmd_check,  &cmd_flush,  &cmd_checkpoint, &cmd_compact,
-	&cmd_snapshot, &cmd_backup, &cmd_export, &cmd_import,     &cmd_restore,
+	&cmd_init,   &cmd_put,        &cmd_get,     &cmd_del,      &cmd_ls,      &cmd_mkns,
+	&cmd_rmns,   &cmd_ttl,        &cmd_sweep,   &cmd_stat,     &cmd_lock,    &cmd_check,
+	&cmd_flush,  &cmd_checkpoint, &cmd_compact, &cmd_snapshot, &cmd_backup,  &cmd_export,
+	&cmd_import, &cmd_restore,    &cmd_key,     &cmd_encrypt,  &cmd_decrypt,
 };
 #define COMMANDS (sizeof(commands) / sizeof(*commands))
 
@@ -38,7 +39,8 @@ static const struct cli_command *find_command(const char *name)
 
 static const char exit_codes[] =
 	"Exit status: 0 done, 1 failed, 2 usage, 3 some of several items failed,\n"
-	"10 no store there, 11 the store is in use, 26 check found errors, 130 cancelled.\n";
+	"10 no store there, 11 the store is in use, 12 wrong passphrase or key, 22 empty\n"
+	"passphrase, 26 check found errors, 130 cancelled.\n";
 
 static void print_usage(struct out *out)
 {
@@ -77,15 +79,24 @@ static void print_help(struct out *out, const struct cli_command *cmd)
 	for (i = 0; cmd->opts[i].key; i++)
 		print_option(out, &cmd->opts[i]);
 	print_option(out, &help);
+	out_str(out, "\nFor encrypted stores, without which the passphrase is asked for:\n");
+	for (i = 0; i < UNLOCK_OPTS; i++)
+		print_option(out, &unlock_opts[i]);
 }
 
 /* ---- Command lines ---- */
 
 /* The table in the form of getopt_long(3); options with a short form take no value. */
 struct getopt_tables {
-	struct option longs[OPT_MAX + 2];
+	struct option longs[OPT_MAX + UNLOCK_OPTS + 2];
 	char shorts[2 * OPT_MAX + 4];
 };
+
+static struct option getopt_long_of(const struct cli_opt *opt)
+{
+	return (struct option){ opt->name, opt->arg ? required_argument : no_argument, NULL,
+				opt->key };
+}
 
 static void getopt_tables_init(struct getopt_tables *t, const struct cli_opt *opts)
 {
@@ -95,12 +106,12 @@ static void getopt_tables_init(struct getopt_tables *t, const struct cli_opt *op
 	t->shorts[shorts++] = 'h';
 	t->longs[longs++] = (struct option){ "help", no_argument, NULL, 'h' };
 	for (i = 0; opts[i].key && i < OPT_MAX; i++) {
-		const int has_arg = opts[i].arg ? required_argument : no_argument;
-
-		t->longs[longs++] = (struct option){ opts[i].name, has_arg, NULL, opts[i].key };
+		t->longs[longs++] = getopt_long_of(&opts[i]);
 		if (opts[i].key < OPT_LONG_ONLY)
 			t->shorts[shorts++] = (char)opts[i].key;
 	}
+	for (i = 0; i < UNLOCK_OPTS; i++)
+		t->longs[longs++] = getopt_long_of(&unlock_opts[i]);
 	t->longs[longs] = (struct option){ NULL, 0, NULL, 0 };
 	t->shorts[shorts] = '\0';
 }
@@ -108,11 +119,16 @@ static void getopt_tables_init(struct getopt_tables *t, const struct cli_opt *op
 /* The option as the help calls it; NULL: not in the table. */
 static const char *option_name(const struct cli_opt *opts, int key, char buf[static 32])
 {
-	for (; opts->key; opts++) {
-		if (opts->key != key)
-			continue;
-		(void)snprintf(buf, 32, "--%s", opts->name);
-		return buf;
+	const struct cli_opt *const tables[] = { opts, unlock_opts };
+	size_t i;
+
+	for (i = 0; i < 2; i++) {
+		for (opts = tables[i]; opts->key; opts++) {
+			if (opts->key != key)
+				continue;
+			(void)snprintf(buf, 32, "--%s", opts->name);
+			return buf;
+		}
 	}
 	return key == 'h' ? "--help" : NULL;
 }
@@ -131,6 +147,16 @@ static int fail_option(const struct cli *cli, const struct cli_command *cmd, int
 				c == ':' ? "needs a value" : "takes no value");
 	return cli_fail(cli, CLI_USAGE, "unknown option %s (see: emdb %s --help)",
 			optopt ? letter : argv[optind - 1], cmd->name);
+}
+
+static bool is_unlock(int key)
+{
+	size_t i;
+
+	for (i = 0; i < UNLOCK_OPTS; i++)
+		if (unlock_opts[i].key == key)
+			return true;
+	return false;
 }
 
 static void set_option(struct cli_args *args, int key)
@@ -164,6 +190,11 @@ static bool parse_args(struct cli *cli, const struct cli_command *cmd, int argc,
 		if (c == '?' || c == ':') {
 			*ret_code = fail_option(cli, cmd, c, argv);
 			return false;
+		}
+		if (is_unlock(c)) {
+			*ret_code = unlock_option(cli, c, optarg);
+			if (*ret_code)
+				return false;
 		}
 		set_option(args, c);
 	}
@@ -247,12 +278,14 @@ static void set_signals(void)
 int main(int argc, char **argv)
 {
 	struct out out;
-	struct cli cli = { .command = "", .out = &out };
+	struct unlock unlock = UNLOCK_INIT;
+	struct cli cli = { .command = "", .out = &out, .unlock = &unlock };
 	int code, err;
 
 	set_signals();
 	out_init(&out, STDOUT_FILENO);
 	code = dispatch(&cli, argc, argv);
+	unlock_release(&unlock);
 	err = out_flush(&out);
 	/* Nobody reads a message about a reader that left; the status says it. */
 	if (err && err != EPIPE)

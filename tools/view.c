@@ -49,12 +49,12 @@ void snap_own_name(const char *what, char buf[static SNAP_OWN_NAME])
 }
 
 /* Opens STORE/snapshots/NAME; "latest" is the newest. */
-static emdb_err open_named(const char *dir, const char *name, struct emdb_detail *detail,
-			   emdb_db **ret_db)
+static emdb_err open_named(const struct cli *cli, const char *dir, const char *name,
+			   struct emdb_detail *detail, emdb_db **ret_db)
 {
-	const struct emdb_options o = { .size = sizeof(o),
-					.flags = EMDB_OPEN_READ_ONLY,
-					.detail = detail };
+	struct emdb_options o = { .size = sizeof(o),
+				  .flags = EMDB_OPEN_READ_ONLY,
+				  .detail = detail };
 	struct snap_list list;
 	char *path = NULL;
 	emdb_err err;
@@ -73,7 +73,7 @@ static emdb_err open_named(const char *dir, const char *name, struct emdb_detail
 			err = EMDB_ERR_NOMEM;
 		}
 		if (!err)
-			err = emdb_open(path, &o, ret_db);
+			err = cli_db_open(cli, path, &o, ret_db);
 	}
 	free(path);
 	snap_list_release(&list);
@@ -96,7 +96,7 @@ static int open_live(const struct cli *cli, const char *path, const char *dir, s
 	snap_own_name("view", v->own);
 	err = store_snapshot_create(v->store, v->own, &made);
 	if (!err)
-		err = open_named(dir, v->own, &detail, &v->db);
+		err = open_named(cli, dir, v->own, &detail, &v->db);
 	return err ? cli_fail_err(cli, err, path) : CLI_OK;
 }
 
@@ -111,7 +111,7 @@ int view_open(const struct cli *cli, const char *path, const char *name, struct 
 	if (!dir)
 		return cli_fail_err(cli, EMDB_ERR_NOMEM, path);
 	if (name) {
-		err = open_named(dir, name, &detail, &v.db);
+		err = open_named(cli, dir, name, &detail, &v.db);
 		if (err == EMDB_ERR_NOT_FOUND)
 			code = cli_fail(cli, CLI_FAILED, "%s: no snapshot %s", path, name);
 		else if (err)
