@@ -74,7 +74,7 @@ objs	= $(patsubst %.c,$(O)/%.o,$(1))
 CORE_SRCS ?= $(wildcard core/*.c)
 CORE	:= $(call objs,$(CORE_SRCS))
 # What both ends of the control socket share is in tools/.
-FUSE	:= $(call objs,$(wildcard fuse/*.c) tools/ctl_proto.c tools/install.c)
+FUSE	:= $(call objs,$(wildcard fuse/*.c) tools/ctl_proto.c tools/install.c tools/secret.c)
 TOOLS	:= $(call objs,$(wildcard tools/*.c))
 PROGS	:= $(if $(wildcard fuse/main.c),$(BIN)/emdbfs) $(if $(TOOLS),$(BIN)/emdb)
 LIBS	:= $(BIN)/libemdb.a $(BIN)/libemdb.so.$(SOVERSION)
@@ -94,14 +94,14 @@ EXTRA_test_acl := fuse/acl.c
 EXTRA_fuzz_acl := fuse/acl.c
 # The handlers without what talks to the kernel.
 HANDLERS := $(filter-out fuse/main.c fuse/session.c fuse/daemon.c fuse/signals.c fuse/mounts.c fuse/paths.c \
-	fuse/control.c fuse/control_ops.c fuse/notify.c fuse/log.c fuse/uring.c,$(wildcard fuse/*.c))
-EXTRA_test_ops := $(HANDLERS)
-EXTRA_fuzz_ops := $(HANDLERS)
+	fuse/control.c fuse/control_ops.c fuse/notify.c fuse/log.c fuse/uring.c fuse/unlock.c,$(wildcard fuse/*.c))
+EXTRA_test_ops := $(HANDLERS) tools/secret.c
+EXTRA_fuzz_ops := $(HANDLERS) tools/secret.c
 TSAN_TESTS := $(filter-out test_ops,$(TSAN_TESTS))
 EXTRA_fuzz_tar := tools/tar_import.c
 EXTRA_test_control := tools/ctl_proto.c
 EXTRA_fuzz_control := tools/ctl_proto.c
-EXTRA_nullfs := $(patsubst %,fuse/%.c,session options uring mounts notify log)
+EXTRA_nullfs := $(patsubst %,fuse/%.c,session options uring mounts notify log) tools/secret.c
 LIBS_nullfs := $(FUSE_LIBS)
 WRAP_crash_store := -Wl,--wrap=emdb_io_posix_new,--wrap=crc32c
 WRAP_test_faults := -Wl,--wrap=emdb_io_posix_new,--wrap=thread_start

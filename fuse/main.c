@@ -22,6 +22,7 @@
 #include "fuse/paths.h"
 #include "fuse/session.h"
 #include "fuse/signals.h"
+#include "fuse/unlock.h"
 
 enum exit_code {
 	EXIT_DONE = 0,
@@ -30,6 +31,7 @@ enum exit_code {
 	EXIT_NO_STORE = 10,
 	EXIT_LOCKED = 11,
 	EXIT_WRONG_KEY = 12,
+	EXIT_EMPTY_SECRET = 22,
 	/* of mount(8) */
 	EXIT_MOUNT_USAGE = 1,
 	EXIT_MOUNT_SYSTEM = 2,
@@ -128,6 +130,32 @@ static emdb_err open_patiently(const char *path, const struct emdb_options *opti
 	return err;
 }
 
+/* Opens it, with the secret if the options name one or the store needs one. */
+static int open_unlocked(struct mount *m, struct emdb_options *options, emdb_err *ret_err)
+{
+	const char *const path = m->paths->store;
+	struct unlock unlock = { .held = { .data = NULL } };
+	bool ask = unlock_wanted(m->options);
+	struct emdb_encryption found;
+
+	*ret_err = EMDB_ERR_KEY_REQUIRED;
+	if (!ask) {
+		*ret_err = open_patiently(path, options, &m->fs.db);
+		ask = *ret_err == EMDB_ERR_KEY_REQUIRED;
+	}
+	if (ask) {
+		const bool fresh = emdb_encryption_get(path, &found) == EMDB_ERR_NO_STORE;
+		const enum unlock_result got =
+			unlock_read(&unlock, m->options, path, fresh, options);
+
+		if (got != UNLOCK_OK)
+			return got == UNLOCK_EMPTY ? EXIT_EMPTY_SECRET : EXIT_FAILED;
+		*ret_err = open_patiently(path, options, &m->fs.db);
+		unlock_release(&unlock);
+	}
+	return EXIT_DONE;
+}
+
 static int open_store(struct mount *m)
 {
 	const struct options *o = m->options;
@@ -146,8 +174,11 @@ static int open_store(struct mount *m)
 		.on_expire = fs_on_expire,
 		.on_expire_ctx = &m->fs,
 	};
-	const emdb_err err = open_patiently(m->paths->store, &options, &m->fs.db);
+	emdb_err err;
+	const int code = open_unlocked(m, &options, &err);
 
+	if (code != EXIT_DONE)
+		return code;
 	if (err == EMDB_OK)
 		return EXIT_DONE;
 	explain(m->paths->store, err, &detail);

@@ -43,8 +43,17 @@ const char options_usage[] =
 	"  io_uring_q_depth=N     requests in each CPU's ring (8)\n"
 	"  segment_size=SIZE      of a new store's journal files (64M)\n"
 	"  verify=WHEN            check what is read: first, always, never\n"
+	"  encrypt                create the store encrypted; refuse one that is not\n"
+	"  cipher=NAME            of a new store: aes-256-gcm, chacha20-poly1305\n"
+	"  passfile=FILE          its first line is the passphrase of an encrypted store\n"
+	"  extpass=CMD            the first line that this command prints is\n"
+	"  passfd=N               read it from descriptor N\n"
+	"  keyfile=FILE           a raw key: 32 bytes or 64 hexadecimal digits\n"
+	"                         (none of these: EMDBFS_PASSWORD_FILE, EMDBFS_PASSWORD_COMMAND, the\n"
+	"                         credential emdbfs.passphrase of systemd, else the terminal)\n"
 	"\n"
-	"exit status: 0 mounted, 1 failed, 2 usage, 10 no such store, 11 store in use;\n"
+	"exit status: 0 mounted, 1 failed, 2 usage, 10 no such store, 11 store in use,\n"
+	"12 wrong passphrase or key, 22 empty passphrase;\n"
 	"as mount.emdbfs: 1 usage, 2 system, 32 mount failed\n";
 
 /* ---- Values ---- */
@@ -190,6 +199,53 @@ static bool set_verify(struct options *o, const char *name, const char *value)
 	return true;
 }
 
+/* A copy, for as long as the process lives: an option list is read from a buffer. */
+static bool set_text(struct options *o, const char *name, const char *value, const char **ret)
+{
+	if (*value == '\0')
+		return bad_value(o, name, value);
+	*ret = strdup(value);
+	return *ret != NULL || fail(o, "out of memory");
+}
+
+static bool set_passfile(struct options *o, const char *name, const char *value)
+{
+	return set_text(o, name, value, &o->secret.passfile);
+}
+
+static bool set_extpass(struct options *o, const char *name, const char *value)
+{
+	return set_text(o, name, value, &o->secret.command);
+}
+
+static bool set_keyfile(struct options *o, const char *name, const char *value)
+{
+	return set_text(o, name, value, &o->secret.keyfile);
+}
+
+static bool set_passfd(struct options *o, const char *name, const char *value)
+{
+	uint64_t n;
+
+	if (!parse_number(value, INT32_MAX, &n))
+		return bad_value(o, name, value);
+	o->secret.fd = (int)n;
+	return true;
+}
+
+static bool set_cipher(struct options *o, const char *name, const char *value)
+{
+	return emdb_cipher_parse(value, &o->cipher) == EMDB_OK || bad_value(o, name, value);
+}
+
+/* Secrets are seen by everybody in the list of processes. */
+static bool refuse_secret(struct options *o, const char *name, const char *value)
+{
+	(void)value;
+	return fail(o, "option '%s': no secrets on a command line (see passfile, extpass, passfd)",
+		    name);
+}
+
 /* Not offered (yet), but known by name: a better answer than "unknown". */
 static bool refuse(struct options *o, const char *name, const char *value)
 {
@@ -279,8 +335,14 @@ static const struct option_entry table[] = {
 	{ "snapdir", VALUE, 0, refuse },
 	{ "snapdirname", VALUE, 0, refuse },
 	{ "snapshot", VALUE, 0, refuse },
-	{ "passfile", VALUE, 0, refuse },
-	{ "extpass", VALUE, 0, refuse },
+	{ "encrypt", SET, FLAG(encrypt) },
+	{ "cipher", VALUE, 0, set_cipher },
+	{ "passfile", VALUE, 0, set_passfile },
+	{ "extpass", VALUE, 0, set_extpass },
+	{ "passfd", VALUE, 0, set_passfd },
+	{ "keyfile", VALUE, 0, set_keyfile },
+	{ "password", VALUE, 0, refuse_secret },
+	{ "passphrase", VALUE, 0, refuse_secret },
 	{ "auto_unmount", WORD, 0, refuse },
 };
 
@@ -412,6 +474,8 @@ static bool check_together(struct options *o)
 		return fail(o, "an empty path");
 	if (o->allow_other && o->allow_root)
 		return fail(o, "options 'allow_other' and 'allow_root' exclude each other");
+	if (secret_source_ambiguous(&o->secret))
+		return fail(o, "give one of 'passfile', 'extpass', 'passfd' and 'keyfile'");
 	if (o->debug)
 		o->foreground = true;
 	if (o->max_threads == 0)
@@ -446,7 +510,7 @@ bool options_parse(int argc, char **argv, struct options *ret)
 	/* -o is read last, so that -s counts wherever it stands. */
 	int c;
 
-	*ret = (struct options){ 0 };
+	*ret = (struct options){ .secret = { .fd = -1 } };
 	ret->helper = argc > 0 && is_helper(argv[0]);
 	opterr = 0;
 	for (int pass = 0; pass < 2; pass++) {

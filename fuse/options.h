@@ -16,6 +16,7 @@
 #include <stdint.h>
 
 #include "core/emdb.h"
+#include "tools/secret.h"
 
 /* Most request threads that make sense to ask for. */
 #define OPTIONS_THREADS_MAX 64u
@@ -62,6 +63,10 @@ struct options {
 	int32_t commit_s;       /* as emdb_options.commit_interval_s */
 	uint64_t segment_bytes; /* 0: the default */
 	enum emdb_verify verify;
+
+	bool encrypt;                /* a store that is not encrypted is refused, a new one is */
+	enum emdb_cipher cipher;     /* of a new store */
+	struct secret_source secret; /* its strings are copies that stay */
 
 	char error[256]; /* why options_parse() failed */
 };

@@ -23,6 +23,8 @@ def pytest_addoption(parser):
                      help="run on a plain directory instead of a mount, to check the tests")
     parser.addoption("--io-uring", action="store_true",
                      help="over io_uring, where the programs can: turns the kernel's switch on meanwhile")
+    parser.addoption("--encrypted", action="store_true",
+                     help="mounts make encrypted stores; the passphrase comes from the environment")
     parser.addoption("--seed", type=int, default=None,
                      help="seed of the randomised tests (they print theirs)")
 
@@ -104,6 +106,16 @@ def io_uring_all(request):
     with io_uring_switched() as switch:
         switch("Y")
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def encrypted_all(request, tmp_path_factory):
+    if request.config.getoption("--encrypted"):
+        passfile = tmp_path_factory.mktemp("secret") / "passphrase"
+        passfile.write_text("of all the tests\n")
+        os.environ["EMDBFS_PASSWORD_FILE"] = str(passfile)
+        harness.ENCRYPTED = True
+    yield
 
 
 @pytest.fixture(scope="session")

@@ -73,6 +73,7 @@ def run(*args, ok=(0,), **kwargs):
 
 # ---- Mounts --------------------------------------------------------------
 
+ENCRYPTED = False  # new stores of mounts are
 ALIVE = []  # mounts with a running daemon, for the watchdog and failure reports
 
 # A daemon that says one of these is broken, whatever its exit code.
@@ -153,6 +154,8 @@ class Mount:
         if program is None:
             pytest.skip(f"no emdbfs in {build_dir()}")
         args = [program, str(self.store), str(self.mnt)]
+        if ENCRYPTED and not (self.store / "superblock").exists() and "ro" not in options:
+            options = [*options, "encrypt"]
         if foreground:
             args.append("-f")
         if options:

@@ -19,7 +19,8 @@ from harness import binary, fallocate
 
 OK, FAILED, USAGE, PARTIAL, NO_STORE, LOCKED, CHECK, CANCELLED = 0, 1, 2, 3, 10, 11, 26, 130
 COMMANDS = ["init", "put", "get", "del", "ls", "mkns", "rmns", "ttl", "sweep", "stat", "lock", "check",
-            "flush", "checkpoint", "compact", "snapshot", "backup", "restore"]
+            "flush", "checkpoint", "compact", "snapshot", "backup", "restore",
+            "key", "encrypt", "decrypt"]
 
 
 @pytest.fixture(scope="session")
@@ -609,21 +610,28 @@ def test_help_tells_the_truth(emdb, command):
     text = cli.raw(command, "--help").stdout.decode()
     assert text == cli.raw("help", command).stdout.decode() == cli.raw(command, "-h").stdout.decode()
     assert text.startswith(f"Usage: emdb {command} ")
-    for line in text.partition("Options:\n")[2].splitlines():
+    for line in text.partition("Options:\n")[2].partition("\n\n")[0].splitlines():
         short, name, value = re.fullmatch(r"  (-\w)?,? *(--[a-z-]+)? ?([A-Z]+)? +.*", line).groups()
         for option in filter(None, (short, name)):
             if option in ("-h", "--help"):
                 continue
-            values = {"--segment-size": "1M", "--rate": "1M", "--min-dead": "50"}
+            values = {"--segment-size": "1M", "--rate": "1M", "--min-dead": "50",
+                      "--cipher": "chacha20-poly1305"}
             given = [option, values.get(name, "1h")] if value else [option]
             words = {"ttl": ["set", cli.store, "a", "1h"], "init": [cli.store], "lock": [cli.store],
                      "stat": [cli.store], "check": [cli.store], "ls": [cli.store],
                      "sweep": [cli.store], "flush": [cli.store], "checkpoint": [cli.store],
-                     "compact": [cli.store], "snapshot": ["list", cli.store]}.get(command, [cli.store, "a"])
+                     "compact": [cli.store], "snapshot": ["list", cli.store],
+                     "key": ["list", cli.store], "encrypt": [cli.store],
+                     "decrypt": [cli.store]}.get(command, [cli.store, "a"])
             if name == "--past-newer":
                 words = ["rollback", cli.store, "x"]
+            if command == "init" and name == "--cipher":
+                given.append("--encrypt")
             code = FAILED if command == "init" else NO_STORE
-            assert b"option" not in cli.raw(command, *given, *words, code=code).stderr
+            done = cli.raw(command, *given, *words, code=code, stdin=b"a passphrase\n",
+                           start_new_session=True)
+            assert b"option" not in done.stderr
 
 
 def test_overview_and_version(emdb):

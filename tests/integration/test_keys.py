@@ -1,0 +1,358 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Encrypted stores from the command line and mounted: where secrets come from, and go."""
+
+import glob
+import json
+import os
+import pty
+import select
+import signal
+import subprocess
+import time
+
+import pytest
+
+import harness
+from harness import binary, run
+
+OK, FAILED, USAGE, NO_STORE, LOCKED, WRONG, EMPTY, CANCELLED = 0, 1, 2, 10, 11, 12, 22, 130
+
+pytestmark = pytest.mark.emdb
+
+
+class Keys:
+    def __init__(self, base):
+        self.base = base
+        self.store = str(base / "store")
+        self.program = binary("emdb")
+        self.env = {k: v for k, v in os.environ.items() if not k.startswith("EMDBFS_")}
+
+    def file(self, name, text):
+        path = self.base / name
+        path.write_bytes(text)
+        return str(path)
+
+    def run(self, *args, code=OK, stdin=b"", env=None, **kwargs):
+        # A session of its own has no terminal: nobody can be asked.
+        done = subprocess.run([self.program, *args], input=stdin, capture_output=True, timeout=120,
+                              check=False, start_new_session=True,
+                              env={**self.env, **(env or {})}, **kwargs)
+        assert done.returncode == code, (args, done)
+        return done
+
+    def get(self, *options, code=OK, **kwargs):
+        return self.run("get", *options, self.store, "k", code=code, **kwargs).stdout
+
+    def slots(self):
+        lines = self.run("key", "list", "-j", self.store).stdout.splitlines()
+        return {s["slot"]: s for s in map(json.loads, lines)}
+
+
+@pytest.fixture
+def keys(scratch):
+    if binary("emdb") is None:
+        pytest.skip("no emdb: make first")
+    k = Keys(scratch)
+    k.pass1 = k.file("pass1", b"first passphrase\nsecond line is not read\n")
+    k.pass2 = k.file("pass2", b"another\n")
+    k.run("init", "--encrypt", "--passfile", k.pass1, k.store)
+    k.run("put", "--passfile", k.pass1, k.store, "k", stdin=b"secret value")
+    return k
+
+
+def test_every_source(keys):
+    """In the order of tools/secret.h; each alone opens the store."""
+    value = b"secret value"
+    assert keys.get("--passfile", keys.pass1) == value
+    assert keys.get("--extpass", f"cat {keys.pass1}") == value
+    with open(keys.pass1, "rb") as f:
+        assert keys.get("--passfd", str(f.fileno()), pass_fds=[f.fileno()]) == value
+    assert keys.get(env={"EMDBFS_PASSWORD_FILE": keys.pass1}) == value
+    assert keys.get(env={"EMDBFS_PASSWORD_COMMAND": f"head -n 1 {keys.pass1}"}) == value
+    directory = keys.base / "credentials"
+    directory.mkdir()
+    (directory / "emdbfs.passphrase").write_bytes(b"first passphrase")
+    assert keys.get(env={"CREDENTIALS_DIRECTORY": str(directory)}) == value
+    assert keys.get(stdin=b"first passphrase\n") == value
+    # The command line goes before the environment.
+    assert keys.get("--passfile", keys.pass1, env={"EMDBFS_PASSWORD_FILE": keys.pass2}) == value
+    keys.get("--passfile", keys.pass2, code=WRONG, env={"EMDBFS_PASSWORD_FILE": keys.pass1})
+
+
+def test_exit_codes(keys):
+    keys.get("--passfile", keys.pass2, code=WRONG)
+    keys.get("--passfile", keys.file("empty", b""), code=EMPTY)
+    keys.get("--passfile", keys.file("line", b"\n"), code=EMPTY)
+    keys.get(stdin=b"", code=EMPTY)
+    keys.get("--passfile", str(keys.base / "missing"), code=FAILED)
+    keys.get("--extpass", "exit 3", code=FAILED)
+    keys.get("--extpass", f"cat {keys.pass1}; exit 3", code=FAILED)
+    keys.get("--passfd", "x", code=USAGE)
+    keys.get("--passfile", keys.pass1, "--extpass", "true", code=USAGE)
+    keys.run("init", "--passfile", keys.pass1, str(keys.base / "other"), code=USAGE)
+    keys.run("init", "--cipher", "aes-256-gcm", str(keys.base / "other"), code=USAGE)
+    keys.run("init", "--encrypt", "--cipher", "rot13", "--passfile", keys.pass1,
+             str(keys.base / "other"), code=USAGE)
+    keys.run("init", "--encrypt", str(keys.base / "other"), code=EMPTY)
+    assert not (keys.base / "other").exists()
+    # A store that is not encrypted, where one is expected that is.
+    plain = str(keys.base / "plain")
+    keys.run("init", plain)
+    keys.run("put", plain, "k", stdin=b"x", env={"EMDBFS_PASSWORD_FILE": keys.pass1})
+    done = keys.run("get", "--passfile", keys.pass1, plain, "k", code=FAILED)
+    assert b"not encrypted" in done.stderr
+    keys.run("key", "list", plain, code=FAILED)
+
+
+def test_slots(keys):
+    assert set(keys.slots()) == {0}
+    keys.run("key", "add", "--passfile", keys.pass1, "--new-passfile", keys.pass2,
+             "--label", "two", keys.store)
+    assert keys.slots()[1]["label"] == "two"
+    keys.run("key", "add", "--passfile", keys.pass1, "--new-passfile", keys.pass2, keys.store,
+             code=FAILED)
+    assert keys.get("--passfile", keys.pass2) == b"secret value"
+    raw = keys.file("raw", bytes(range(32)))
+    hexa = keys.file("hex", bytes(range(32)).hex().encode() + b"\n")
+    keys.run("key", "add", "--passfile", keys.pass2, "--new-keyfile", raw, keys.store)
+    assert keys.get("--keyfile", hexa) == b"secret value"
+    keys.get("--keyfile", keys.file("short", b"x" * 31), code=FAILED)
+    keys.get("--keyfile", keys.file("other", b"x" * 32), code=WRONG)
+    text = keys.run("key", "recovery", "--keyfile", raw, keys.store).stdout.decode().strip()
+    assert keys.get("--recovery", stdin=text.lower().replace("-", " ").encode()) == b"secret value"
+    keys.get("--recovery", stdin=text[:-1].encode(), code=FAILED)
+    assert [s["kind"] for s in keys.slots().values()] == ["passphrase", "passphrase", "key",
+                                                          "recovery"]
+    keys.run("key", "change", "--passfile", keys.pass1, "--new-passfile",
+             keys.file("pass3", b"third\n"), keys.store)
+    keys.get("--passfile", keys.pass1, code=WRONG)
+    assert keys.get("--passfile", str(keys.base / "pass3")) == b"secret value"
+    for slot in (1, 2, 3):
+        keys.run("key", "remove", "--passfile", str(keys.base / "pass3"), keys.store, str(slot))
+    keys.run("key", "remove", "--passfile", str(keys.base / "pass3"), keys.store, "3", code=FAILED)
+    keys.run("key", "remove", "--passfile", str(keys.base / "pass3"), keys.store, "0", code=FAILED)
+    keys.get("--keyfile", raw, code=WRONG)
+    assert set(keys.slots()) == {0}
+
+
+def test_usage(keys):
+    keys.run("key", code=USAGE)
+    keys.run("key", "what", keys.store, code=USAGE)
+    keys.run("key", "remove", keys.store, code=USAGE)
+    keys.run("key", "remove", "--passfile", keys.pass1, keys.store, "99", code=USAGE)
+    keys.run("key", "list", keys.store + "-no", code=NO_STORE)
+    for command in ("key", "encrypt", "decrypt", "get"):
+        assert b"--passfile FILE" in keys.run(command, "--help").stdout
+
+
+def stored_files(store):
+    for path in glob.glob(store + "/**", recursive=True):
+        if os.path.isfile(path):
+            with open(path, "rb") as f:
+                yield path, f.read()
+
+
+def leaks(store, *words):
+    return [(path, word) for path, data in stored_files(store) for word in words if word in data]
+
+
+def test_convert_there_and_back(keys):
+    """Contents, times, deadlines and snapshots stay; nothing in clear is left while encrypted."""
+    store = str(keys.base / "plain")
+    words = [b"planted-value", b"planted-key", b"planted-ns", b"second planted"]
+    keys.run("init", store)
+    keys.run("put", "--parents", store, "planted-ns/planted-key", stdin=b"planted-value")
+    keys.run("put", "--ttl", "7d", store, "planted-key2", stdin=b"second planted")
+    keys.run("snapshot", "create", store, "before")
+    before = keys.run("ls", "-lR", "-j", store).stdout
+    assert leaks(store, *words)
+    keys.run("encrypt", "--passfile", keys.pass1, store)
+    assert leaks(store, *words) == []
+    assert keys.run("ls", "-lR", "-j", "--passfile", keys.pass1, store).stdout == before
+    snap = f"{store}/snapshots/before"
+    assert keys.run("get", "--passfile", keys.pass1, snap, "planted-ns/planted-key").stdout == \
+        b"planted-value"
+    keys.run("encrypt", "--passfile", keys.pass1, store, code=FAILED)
+    keys.run("key", "rotate", "--passfile", keys.pass1, store)
+    assert keys.run("ls", "-lR", "-j", "--passfile", keys.pass1, store).stdout == before
+    assert leaks(store, *words) == []
+    keys.run("key", "add", "--passfile", keys.pass1, "--new-passfile", keys.pass2, store)
+    done = keys.run("key", "rotate", "--passfile", keys.pass1, store, code=FAILED)
+    assert b"--drop-others" in done.stderr
+    keys.run("key", "rotate", "--drop-others", "--cipher", "chacha20-poly1305", "--passfile",
+             keys.pass1, store)
+    keys.run("get", "--passfile", keys.pass2, store, "planted-key2", code=WRONG)
+    keys.run("decrypt", "--passfile", keys.pass2, store, code=WRONG)
+    keys.run("decrypt", "--passfile", keys.pass1, store)
+    assert keys.run("ls", "-lR", "-j", store).stdout == before
+    keys.run("decrypt", "--passfile", keys.pass1, store, code=FAILED)
+    keys.run("check", store)
+
+
+def test_check_backup_restore(keys):
+    keys.run("check", "--passfile", keys.pass1, keys.store)
+    keys.run("check", "--passfile", keys.pass2, keys.store, code=WRONG)
+    target, again = str(keys.base / "backup"), str(keys.base / "again")
+    env = {"EMDBFS_PASSWORD_FILE": keys.pass1}
+    keys.run("backup", "-q", keys.store, target, env=env)
+    assert leaks(target, b"secret value") == []
+    keys.run("restore", "-q", target, again, env=env)
+    assert keys.run("get", again, "k", env=env).stdout == b"secret value"
+    keys.run("get", "--passfile", keys.pass2, again, "k", code=WRONG)
+
+
+# ---- A terminal ------------------------------------------------------------
+
+
+def on_terminal(keys, args, typed, env=None):
+    """Runs emdb with a terminal of its own, types each line at its prompt; (status, what it showed)."""
+    pid, fd = pty.fork()
+    if pid == 0:
+        os.execve(keys.program, [keys.program, *args], {**keys.env, **(env or {})})
+    shown = b""
+    typed = list(typed)
+    prompts = 0
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        if not select.select([fd], [], [], 0.2)[0]:
+            continue
+        try:
+            data = os.read(fd, 4096)
+        except OSError:
+            break
+        if not data:
+            break
+        shown += data
+        if shown.count(b": ") > prompts and typed and shown.endswith(b": "):
+            prompts += 1
+            os.write(fd, typed.pop(0))
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    os.close(fd)
+    return status, shown
+
+
+def test_prompts(keys):
+    status, shown = on_terminal(keys, ["get", keys.store, "k"], [b"first passphrase\n"])
+    assert status == OK and b"secret value" in shown
+    assert b"first passphrase" not in shown
+    assert shown.startswith(b"Passphrase for ")
+    # Corrected while typing: erase and kill.
+    status, shown = on_terminal(keys, ["get", keys.store, "k"],
+                                [b"nonsense\x15first passphraseX\x7f\n"])
+    assert status == OK
+    assert on_terminal(keys, ["get", keys.store, "k"], [b"wrong\n"])[0] == WRONG
+    assert on_terminal(keys, ["get", keys.store, "k"], [b"\n"])[0] == EMPTY
+    assert on_terminal(keys, ["get", keys.store, "k"], [b"fir\x03"])[0] == CANCELLED
+    fresh = str(keys.base / "fresh")
+    status, shown = on_terminal(keys, ["init", "--encrypt", fresh], [b"one\n", b"two\n"])
+    assert status == FAILED and b"differ" in shown
+    assert not os.path.exists(fresh)
+    status, shown = on_terminal(keys, ["init", "--encrypt", fresh], [b"one\n", b"one\n"])
+    assert status == OK and b"New passphrase" in shown and b"one" not in shown
+    status, shown = on_terminal(keys, ["key", "change", fresh], [b"one\n", b"two\n", b"two\n"])
+    assert status == OK
+    assert on_terminal(keys, ["ls", fresh], [b"two\n"])[0] == OK
+
+
+# ---- Mounted -------------------------------------------------------------
+
+
+def mount_code(keys, *options, mnt="mnt"):
+    """The exit status of emdbfs, which must not have mounted anything when it is not 0."""
+    (keys.base / mnt).mkdir(exist_ok=True)
+    done = subprocess.run([binary("emdbfs"), keys.store, str(keys.base / mnt), "-o", *options],
+                          stdin=subprocess.DEVNULL, capture_output=True, timeout=120, check=False,
+                          start_new_session=True, env=keys.env)
+    if done.returncode == 0:
+        run("fusermount3", "-u", keys.base / mnt)
+    return done.returncode
+
+
+def test_mount_exit_codes(keys):
+    assert mount_code(keys, f"passfile={keys.pass1}") == OK
+    assert mount_code(keys, f"passfile={keys.pass2}") == WRONG
+    assert mount_code(keys, f"passfile={keys.file('empty', b'')}") == EMPTY
+    assert mount_code(keys, "ro") == EMPTY
+    assert mount_code(keys, "password=x") == USAGE
+    assert mount_code(keys, f"passfile={keys.pass1},extpass=true") == USAGE
+    assert mount_code(keys, f"extpass=cat {keys.pass1}") == OK
+    plain = Keys(keys.base)
+    plain.store = str(keys.base / "plain")
+    plain.run("init", plain.store)
+    assert mount_code(plain, f"passfile={keys.pass1}") == FAILED
+    fresh = Keys(keys.base)
+    fresh.store = str(keys.base / "fresh")
+    assert mount_code(fresh, f"encrypt,cipher=chacha20-poly1305,passfile={keys.pass1}") == OK
+    assert set(fresh.slots()) == {0}
+
+
+@pytest.fixture
+def served(keys, make_mount):
+    return make_mount(store=keys.store, options=[f"passfile={keys.pass1}"])
+
+
+def test_served_store_asks_for_nothing(keys, served):
+    """Who may use the socket need not know the passphrase; keys cannot be changed meanwhile."""
+    assert (served / "k").read_bytes() == b"secret value"
+    assert keys.get() == b"secret value"
+    done = keys.run("key", "add", "--passfile", keys.pass1, "--new-passfile", keys.pass2,
+                    keys.store, code=LOCKED)
+    assert str(served.proc.pid).encode() in done.stderr
+    keys.run("decrypt", "--passfile", keys.pass1, keys.store, code=LOCKED)
+    assert set(keys.slots()) == {0}
+
+
+def memory_and_ps(pid):
+    with open(f"/proc/{pid}/cmdline", "rb") as f:
+        yield "cmdline", f.read()
+    with open(f"/proc/{pid}/environ", "rb") as f:
+        yield "environ", f.read()
+
+
+def test_secrets_are_nowhere_to_be_seen(keys, served):
+    """Not in ps, the environment, the log; no core dump, no page that swaps out."""
+    (served / "f").write_bytes(b"more that is secret")
+    pid = served.proc.pid
+    for where, data in memory_and_ps(pid):
+        assert b"first passphrase" not in data, where
+    assert "first passphrase" not in served.tail(1 << 20)
+    with open(f"/proc/{pid}/limits") as f:
+        core = next(line for line in f if line.startswith("Max core file size"))
+    assert core.split()[4:6] == ["0", "0"]
+    with open(f"/proc/{pid}/status") as f:
+        locked = next(line for line in f if line.startswith("VmLck"))
+    assert int(locked.split()[1]) > 0
+    # The passphrase itself was wiped once it had opened the store.
+    assert not in_memory(pid, b"first passphrase")
+    served.stop()
+    assert leaks(keys.store, b"more that is secret", b"secret value", b"first passphrase") == []
+
+
+def in_memory(pid, word):
+    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb") as mem:
+        for line in maps:
+            span, mode = line.split()[:2]
+            if not mode.startswith("rw"):
+                continue
+            start, end = (int(x, 16) for x in span.split("-"))
+            if end - start > 1 << 28:
+                continue
+            try:
+                mem.seek(start)
+                if word in mem.read(end - start):
+                    return True
+            except (OSError, ValueError):
+                continue
+    return False
+
+
+def test_key_file_and_remount(keys, make_mount):
+    raw = keys.file("raw", os.urandom(32))
+    keys.run("key", "add", "--passfile", keys.pass1, "--new-keyfile", raw, keys.store)
+    m = make_mount(store=keys.store, options=[f"keyfile={raw}"])
+    (m / "d").mkdir()
+    (m / "d" / "f").write_bytes(b"x" * 100000)
+    m.die()
+    m.kill9()
+    m.start()
+    assert (m / "d" / "f").read_bytes() == b"x" * 100000
