@@ -642,6 +642,8 @@ static emdb_err check_options(const struct emdb_options *o)
 	if (o->size != sizeof(*o) || o->default_ttl_ms < 0 || o->flush > EMDB_FLUSH_WRITE_THROUGH ||
 	    o->verify > EMDB_VERIFY_NEVER || o->cipher > EMDB_CIPHER_CHACHA20_POLY1305)
 		return EMDB_ERR_INVAL;
+	if (o->default_ttl_ms > TTL_MAX_MS)
+		return EMDB_ERR_OVERFLOW;
 	return EMDB_OK;
 }
 

@@ -328,6 +328,8 @@ EMDB_API EMDB_CHECKED emdb_err emdb_contains(emdb_db *db, uint64_t ns, const voi
 					     size_t key_len, bool *ret_found);
 /* Entries of one namespace (namespaces in it included), expired ones not counted. */
 EMDB_API EMDB_CHECKED emdb_err emdb_count(emdb_db *db, uint64_t ns, uint64_t *ret_count);
+/* Whether emdb_count() would be 0, without counting.  Errors: NOT_FOUND. */
+EMDB_API EMDB_CHECKED emdb_err emdb_is_empty(emdb_db *db, uint64_t ns, bool *ret_empty);
 /* Removes every entry of a namespace, those of nested ones included; atomic. */
 EMDB_API EMDB_CHECKED emdb_err emdb_clear(emdb_db *db, uint64_t ns);
 
@@ -532,6 +534,9 @@ EMDB_API EMDB_CHECKED emdb_err emdb_ns_create(emdb_db *db, uint64_t parent, cons
 /* Finds it.  Errors: NOT_FOUND, NOT_NS. */
 EMDB_API EMDB_CHECKED emdb_err emdb_ns_open(emdb_db *db, uint64_t parent, const void *name,
 					    size_t name_len, uint64_t *ret_ns);
+/* Finds it or creates it.  Errors: NOT_NS (a key has the name), NOT_FOUND (no such parent), as above. */
+EMDB_API EMDB_CHECKED emdb_err emdb_ns_ensure(emdb_db *db, uint64_t parent, const void *name,
+					      size_t name_len, uint64_t *ret_ns);
 /*
  * Removes the namespace.  With entries in it: NOT_EMPTY, unless recursive,
  * which removes everything below in one atomic step.
@@ -544,10 +549,34 @@ EMDB_API EMDB_CHECKED emdb_err emdb_ns_drop(emdb_db *db, uint64_t parent, const 
 /* The deadline, 0: none.  Errors: NOT_FOUND (also expired), IS_NS. */
 EMDB_API EMDB_CHECKED emdb_err emdb_ttl_get(emdb_db *db, uint64_t ns, const void *key,
 					    size_t key_len, int64_t *ret_expires_ms);
-/* EMDB_TTL_NEVER: persist.  A time in the past removes the key now. */
+/* How long it will live, ms, at least 1; EMDB_TTL_NEVER.  Errors as above. */
+EMDB_API EMDB_CHECKED emdb_err emdb_ttl_remaining(emdb_db *db, uint64_t ns, const void *key,
+						  size_t key_len, int64_t *ret_ms);
+/* The deadline of what lives ttl_ms from now on.  Errors: INVAL (negative), OVERFLOW (after 9999). */
+EMDB_API EMDB_CHECKED emdb_err emdb_expires_after(emdb_db *db, int64_t ttl_ms,
+						  int64_t *ret_expires_ms);
+/* emdb_put() with a lifetime, ms; 0: it has expired already.  Errors: also INVAL, OVERFLOW. */
+EMDB_API EMDB_CHECKED emdb_err emdb_put_ttl(emdb_db *db, uint64_t ns, const void *key,
+					    size_t key_len, const void *value, size_t value_len,
+					    int64_t ttl_ms);
+/*
+ * EMDB_TTL_NEVER: persist.  A time in the past removes the key now.  What has expired is never
+ * brought back.  Errors, of the next two also: NOT_FOUND (also expired), IS_NS, INVAL, OVERFLOW
+ * (beyond the year 9999), KEY_TOO_LONG, NO_SPACE, READ_ONLY, FAILED, NOMEM.
+ */
 EMDB_API EMDB_CHECKED emdb_err emdb_ttl_set(emdb_db *db, uint64_t ns, const void *key,
 					    size_t key_len, int64_t expires_ms);
-/* Default lifetime in ms of new values in a namespace (new namespaces in it inherit it); 0: none. */
+/* Keeps it for ever; ret_had_deadline may be NULL. */
+EMDB_API EMDB_CHECKED emdb_err emdb_ttl_persist(emdb_db *db, uint64_t ns, const void *key,
+						size_t key_len, bool *ret_had_deadline);
+/* by_ms (> 0) later than its deadline, than now when it has none; ret_expires_ms may be NULL. */
+EMDB_API EMDB_CHECKED emdb_err emdb_ttl_extend(emdb_db *db, uint64_t ns, const void *key,
+					       size_t key_len, int64_t by_ms,
+					       int64_t *ret_expires_ms);
+/*
+ * Default lifetime in ms of new values in a namespace (new namespaces in it inherit it); 0: none.
+ * Errors: NOT_FOUND, INVAL (negative), OVERFLOW (would end after 9999), and those of emdb_put().
+ */
 EMDB_API EMDB_CHECKED emdb_err emdb_ns_ttl_set(emdb_db *db, uint64_t ns, int64_t default_ms);
 EMDB_API EMDB_CHECKED emdb_err emdb_ns_ttl_get(emdb_db *db, uint64_t ns, int64_t *ret_default_ms);
 /* Removes what has expired, at once; says how many entries went. */

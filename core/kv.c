@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Keys and values, namespaces and deadlines by name. */
+/* Keys, values and namespaces by name. */
 #include "core/kv_i.h"
 
 /* ---- get ---------------------------------------------------------------------------- */
 
-static emdb_err find_value_pinned(emdb_db *db, uint64_t ns_id, const void *key, size_t key_len,
-				  struct entry *e)
+emdb_err kv_find_pinned(emdb_db *db, uint64_t ns_id, const void *key, size_t key_len,
+			struct entry *e)
 {
 	const struct ns *ns;
 
@@ -82,7 +82,7 @@ emdb_err emdb_get(emdb_db *db, uint64_t ns, const void *key, size_t key_len, voi
 	struct entry e;
 	emdb_err err;
 
-	err = find_value_pinned(db, ns, key, key_len, &e);
+	err = kv_find_pinned(db, ns, key, key_len, &e);
 	if (!err)
 		err = entry_value_pinned(db, &e, ret_value, ret_len);
 	epoch_unpin(&db->epoch, pin);
@@ -100,7 +100,7 @@ emdb_err emdb_get_ref(emdb_db *db, uint64_t ns, const void *key, size_t key_len,
 	size_t len;
 	emdb_err err;
 
-	err = find_value_pinned(db, ns, key, key_len, &e);
+	err = kv_find_pinned(db, ns, key, key_len, &e);
 	if (!err && e.rec.kind == REC_PUT && !db->vault) {
 		segment_ref(e.seg);
 		*ret_ref =
@@ -129,7 +129,7 @@ emdb_err emdb_contains(emdb_db *db, uint64_t ns, const void *key, size_t key_len
 {
 	const unsigned int pin = epoch_pin(&db->epoch);
 	struct entry e;
-	const emdb_err err = find_value_pinned(db, ns, key, key_len, &e);
+	const emdb_err err = kv_find_pinned(db, ns, key, key_len, &e);
 	const bool gone = err == EMDB_ERR_NOT_FOUND && !ns_find_pinned(db, ns);
 
 	epoch_unpin(&db->epoch, pin);
@@ -137,6 +137,15 @@ emdb_err emdb_contains(emdb_db *db, uint64_t ns, const void *key, size_t key_len
 		return err;
 	*ret_found = !err && e.rec.kind != REC_NS;
 	return EMDB_OK;
+}
+
+/* Has it not expired?  A damaged one is there, as far as anybody knows. */
+static bool slot_live_pinned(emdb_db *db, const struct hidx_slot *s)
+{
+	struct entry e;
+
+	return !(s->value & (REF_EXPIRES | REF_SPECIAL)) ||
+	       entry_read_pinned(db, s->hash, s->value, false, &e) != EMDB_ERR_NOT_FOUND;
 }
 
 /* The entries that have not expired, where what has cannot be removed. */
@@ -148,14 +157,8 @@ static uint64_t count_live_pinned(emdb_db *db, const struct ns *ns)
 	size_t n;
 
 	while ((n = hidx_walk_pinned(&ns->idx, hash, tie, slots, STORE_WALK)) != 0) {
-		for (size_t i = 0; i < n; i++) {
-			struct entry e;
-
-			/* A damaged one is there, as far as anybody knows. */
-			count += !(slots[i].value & (REF_EXPIRES | REF_SPECIAL)) ||
-				 entry_read_pinned(db, slots[i].hash, slots[i].value, false, &e) !=
-					 EMDB_ERR_NOT_FOUND;
-		}
+		for (size_t i = 0; i < n; i++)
+			count += slot_live_pinned(db, &slots[i]);
 		hash = slots[n - 1].hash;
 		tie = slots[n - 1].tie + 1;
 	}
@@ -180,6 +183,29 @@ emdb_err emdb_count(emdb_db *db, uint64_t ns_id, uint64_t *ret_count)
 		*ret_count = swept ? hidx_count(&ns->idx) : count_live_pinned(db, ns);
 	epoch_unpin(&db->epoch, pin);
 	return ns ? EMDB_OK : EMDB_ERR_NOT_FOUND;
+}
+
+emdb_err emdb_is_empty(emdb_db *db, uint64_t ns_id, bool *ret_empty)
+{
+	const unsigned int pin = epoch_pin(&db->epoch);
+	const struct ns *const ns = ns_find_pinned(db, ns_id);
+	struct hidx_slot slots[STORE_WALK];
+	uint64_t hash = 0;
+	uint32_t tie = 0;
+	bool empty = true;
+	size_t n;
+
+	while (ns && empty && (n = hidx_walk_pinned(&ns->idx, hash, tie, slots, STORE_WALK)) != 0) {
+		for (size_t i = 0; empty && i < n; i++)
+			empty = !slot_live_pinned(db, &slots[i]);
+		hash = slots[n - 1].hash;
+		tie = slots[n - 1].tie + 1;
+	}
+	epoch_unpin(&db->epoch, pin);
+	if (!ns)
+		return EMDB_ERR_NOT_FOUND;
+	*ret_empty = empty;
+	return EMDB_OK;
 }
 
 /* ---- remove --------------------------------------------------------------------------- */
@@ -286,12 +312,26 @@ emdb_err emdb_ns_open(emdb_db *db, uint64_t parent, const void *name, size_t nam
 	struct entry e;
 	emdb_err err;
 
-	err = find_value_pinned(db, parent, name, name_len, &e);
+	err = kv_find_pinned(db, parent, name, name_len, &e);
 	if (!err && e.rec.kind != REC_NS)
 		err = EMDB_ERR_NOT_NS;
 	if (!err)
 		*ret_ns = e.id;
 	epoch_unpin(&db->epoch, pin);
+	return err;
+}
+
+emdb_err emdb_ns_ensure(emdb_db *db, uint64_t parent, const void *name, size_t name_len,
+			uint64_t *ret_ns)
+{
+	emdb_err err;
+
+	/* Somebody may create or drop it between the two. */
+	do {
+		err = emdb_ns_open(db, parent, name, name_len, ret_ns);
+		if (err == EMDB_ERR_NOT_FOUND)
+			err = emdb_ns_create(db, parent, name, name_len, ret_ns);
+	} while (err == EMDB_ERR_EXISTS);
 	return err;
 }
 
@@ -320,157 +360,6 @@ emdb_err emdb_ns_drop(emdb_db *db, uint64_t parent, const void *name, size_t nam
 			  .id = op.entry.id };
 	err = commit_rec(db, &r, NULL, 0, JOURNAL_RESERVE, true, &op.entry, NULL);
 	return op_done(&op, err);
-}
-
-/* ---- Time to live ------------------------------------------------------------------------ */
-
-emdb_err emdb_ttl_get(emdb_db *db, uint64_t ns, const void *key, size_t key_len,
-		      int64_t *ret_expires_ms)
-{
-	const unsigned int pin = epoch_pin(&db->epoch);
-	struct entry e;
-	emdb_err err;
-
-	err = find_value_pinned(db, ns, key, key_len, &e);
-	if (!err && e.rec.kind == REC_NS)
-		err = EMDB_ERR_IS_NS;
-	if (!err)
-		*ret_expires_ms = entry_expires_pinned(db, &e);
-	epoch_unpin(&db->epoch, pin);
-	return err;
-}
-
-emdb_err emdb_ttl_set(emdb_db *db, uint64_t ns, const void *key, size_t key_len, int64_t expires_ms)
-{
-	const struct emdb_attr set = { .expires_ms =
-					       expires_ms == EMDB_TTL_NEVER ? 0 : expires_ms };
-	struct emdb_attr attr;
-	emdb_err err;
-
-	if (expires_ms != EMDB_TTL_NEVER && expires_ms <= 0)
-		return EMDB_ERR_INVAL;
-	err = emdb_node_lookup(db, ns, key, key_len, &attr);
-	if (err)
-		return err;
-	if (S_ISDIR(attr.mode))
-		err = EMDB_ERR_IS_NS;
-	else
-		err = emdb_node_setattr(db, attr.id, &set, EMDB_SET_EXPIRES, &attr);
-	emdb_node_forget(db, attr.id, 1);
-	return err;
-}
-
-/* Commits the namespace's record with other defaults. */
-static emdb_err ns_set_ttl(emdb_db *db, uint64_t id, const int64_t *ttl, const uint8_t *basis)
-{
-	struct node n;
-	struct rec r;
-	emdb_err err = db_writable(db);
-
-	if (err)
-		return err;
-	err = node_lock(db, id, false, &n);
-	if (err)
-		return err;
-	if (!n.ns || atomic_load(&n.ns->dead)) {
-		err = n.ns ? EMDB_ERR_NOT_FOUND : EMDB_ERR_NOT_NS;
-	} else {
-		err = rec_of_ns(db, n.ns, db_now_ns(db), &r);
-		if (ttl)
-			r.ttl_default_ms = *ttl;
-		if (basis)
-			r.ttl_basis = *basis;
-		r.mask |= REC_F_TTLDEF;
-		if (!err)
-			err = commit_rec(db, &r, NULL, 0, 0, false, NULL, NULL);
-	}
-	node_unlock(&n);
-	return err ? err : db_written(db);
-}
-
-emdb_err emdb_ns_ttl_set(emdb_db *db, uint64_t ns, int64_t default_ms)
-{
-	if (default_ms < 0)
-		return EMDB_ERR_INVAL;
-	return ns_set_ttl(db, ns, &default_ms, NULL);
-}
-
-emdb_err emdb_ns_basis_set(emdb_db *db, uint64_t ns, enum emdb_ttl_basis basis)
-{
-	const uint8_t b = (uint8_t)basis;
-
-	if (basis != EMDB_BASIS_CREATE && basis != EMDB_BASIS_MODIFY)
-		return EMDB_ERR_INVAL;
-	return ns_set_ttl(db, ns, NULL, &b);
-}
-
-static emdb_err ns_ttl(emdb_db *db, uint64_t id, int64_t *ret_ttl, uint8_t *ret_basis)
-{
-	const unsigned int pin = epoch_pin(&db->epoch);
-	const struct ns *const ns = ns_find_pinned(db, id);
-
-	if (ns) {
-		*ret_ttl = atomic_load_explicit(&ns->ttl_default_ms, memory_order_relaxed);
-		*ret_basis = atomic_load_explicit(&ns->ttl_basis, memory_order_relaxed);
-	}
-	epoch_unpin(&db->epoch, pin);
-	return ns ? EMDB_OK : EMDB_ERR_NOT_FOUND;
-}
-
-emdb_err emdb_ns_ttl_get(emdb_db *db, uint64_t ns, int64_t *ret_default_ms)
-{
-	uint8_t basis;
-
-	return ns_ttl(db, ns, ret_default_ms, &basis);
-}
-
-emdb_err emdb_ns_basis_get(emdb_db *db, uint64_t ns, enum emdb_ttl_basis *ret_basis)
-{
-	uint8_t basis;
-	int64_t ttl;
-	const emdb_err err = ns_ttl(db, ns, &ttl, &basis);
-
-	if (!err)
-		*ret_basis = (enum emdb_ttl_basis)basis;
-	return err;
-}
-
-emdb_err emdb_sweep(emdb_db *db, uint64_t *ret_removed)
-{
-	uint64_t removed;
-	emdb_err err = db_writable(db);
-
-	if (!err)
-		err = expire_step(db, UINT64_MAX, &removed);
-	if (!err)
-		*ret_removed = removed;
-	return err;
-}
-
-emdb_err emdb_ttl_parse(const char *s, size_t n, int64_t now_ms, int64_t current_ms,
-			int64_t *ret_expires_ms)
-{
-	int64_t expires;
-	const int ret = ttl_parse(s, n, now_ms, current_ms, &expires);
-
-	if (ret)
-		return ret == -ERANGE ? EMDB_ERR_OVERFLOW : EMDB_ERR_INVAL;
-	*ret_expires_ms = expires ? expires : EMDB_TTL_NEVER;
-	return EMDB_OK;
-}
-
-emdb_err emdb_duration_parse(const char *s, size_t n, int64_t *ret_ms)
-{
-	const int ret = ttl_parse_duration(s, n, ret_ms);
-
-	if (ret)
-		return ret == -ERANGE ? EMDB_ERR_OVERFLOW : EMDB_ERR_INVAL;
-	return EMDB_OK;
-}
-
-int64_t emdb_now_ms(emdb_db *db)
-{
-	return db_now_ms(db);
 }
 
 void emdb_free(void *p)

@@ -23,6 +23,10 @@ EMDB_CHECKED emdb_err op_done(struct op *op, emdb_err err);
 /* The look alone, for who holds what it takes; op->db, ns and hash are set. */
 EMDB_CHECKED emdb_err op_look_pinned(struct op *op, const void *key, size_t key_len);
 
+/* The entry of a key that has not expired. */
+EMDB_CHECKED emdb_err kv_find_pinned(emdb_db *db, uint64_t ns_id, const void *key, size_t key_len,
+				     struct entry *e);
+
 /* An id that put_batch() took for the extents of a large value. */
 struct own_id {
 	uint64_t id;
