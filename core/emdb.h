@@ -544,6 +544,65 @@ EMDB_API EMDB_CHECKED emdb_err emdb_ns_ensure(emdb_db *db, uint64_t parent, cons
 EMDB_API EMDB_CHECKED emdb_err emdb_ns_drop(emdb_db *db, uint64_t parent, const void *name,
 					    size_t name_len, bool recursive);
 
+/* ---- Groups ------------------------------------------------------------ */
+
+/*
+ * Keys of one namespace that begin with the same words, with dots between: "user.7.name" and
+ * "user.7.mail" are in the groups "user.7" and "user"; "user.7" itself and "user.71.name" are not
+ * in "user.7".  A group is nothing that is stored.  In a store with an ordered index walking and
+ * removing one takes time with its size, elsewhere with that of the namespace.
+ */
+
+/*
+ * Walks the keys of a group, whole keys, as an iterator: in order, as emdb_range_new(), where the
+ * store has an ordered index, else as emdb_iter_new().  flags: EMDB_ITER_VALUES, EMDB_ITER_LIVE.
+ * Errors: INVAL (the prefix is empty, or a flag), KEY_TOO_LONG and those of emdb_iter_new().
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_group_iter(emdb_db *db, uint64_t ns, const void *prefix,
+					       size_t prefix_len, unsigned int flags,
+					       emdb_iter **ret_iter);
+/*
+ * Removes the keys of a group, namespaces not, some hundred at a time as one.  What others put into
+ * it meanwhile may stay.  *ret_removed (may be NULL) is also set when it fails half way.  Errors: as
+ * emdb_group_iter() and emdb_remove().
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_group_delete(emdb_db *db, uint64_t ns, const void *prefix,
+						 size_t prefix_len, uint64_t *ret_removed);
+
+/*
+ * A handle that puts a prefix and a dot in front of keys.  With an empty prefix keys are as they are,
+ * and there is no group: emdb_focus_iter() and _delete_all() say INVAL.  It has no state but the
+ * prefix: any number of threads may use it at once; the store must outlive it.
+ */
+typedef struct emdb_focus emdb_focus;
+/* Errors: KEY_TOO_LONG, NOMEM.  Whether the namespace is there is found out when it is used. */
+EMDB_API EMDB_CHECKED emdb_err emdb_focus_new(emdb_db *db, uint64_t ns, const void *prefix,
+					      size_t prefix_len, emdb_focus **ret_focus);
+/* One below another: "a" and then "b" is "a.b".  The first may be freed before the second. */
+EMDB_API EMDB_CHECKED emdb_err emdb_focus_sub(const emdb_focus *focus, const void *sub,
+					      size_t sub_len, emdb_focus **ret_focus);
+EMDB_API void emdb_focus_free(emdb_focus *focus);
+/* Its whole prefix, without the last dot; valid as long as the handle. */
+EMDB_API const void *emdb_focus_prefix(const emdb_focus *focus, size_t *ret_len);
+/* As emdb_put(), emdb_put_ttl(), emdb_get(), emdb_remove() and emdb_contains() with the whole key. */
+EMDB_API EMDB_CHECKED emdb_err emdb_focus_set(const emdb_focus *focus, const void *key,
+					      size_t key_len, const void *value, size_t value_len,
+					      int64_t expires_ms);
+EMDB_API EMDB_CHECKED emdb_err emdb_focus_set_ttl(const emdb_focus *focus, const void *key,
+						  size_t key_len, const void *value,
+						  size_t value_len, int64_t ttl_ms);
+EMDB_API EMDB_CHECKED emdb_err emdb_focus_get(const emdb_focus *focus, const void *key,
+					      size_t key_len, void **ret_value, size_t *ret_len);
+EMDB_API EMDB_CHECKED emdb_err emdb_focus_remove(const emdb_focus *focus, const void *key,
+						 size_t key_len, void **ret_value, size_t *ret_len);
+EMDB_API EMDB_CHECKED emdb_err emdb_focus_contains(const emdb_focus *focus, const void *key,
+						   size_t key_len, bool *ret_found);
+/* As emdb_group_iter() and emdb_group_delete() of its prefix. */
+EMDB_API EMDB_CHECKED emdb_err emdb_focus_iter(const emdb_focus *focus, unsigned int flags,
+					       emdb_iter **ret_iter);
+EMDB_API EMDB_CHECKED emdb_err emdb_focus_delete_all(const emdb_focus *focus,
+						     uint64_t *ret_removed);
+
 /* ---- Time to live ---------------------------------------------------- */
 
 /* The deadline, 0: none.  Errors: NOT_FOUND (also expired), IS_NS. */

@@ -24,7 +24,7 @@ segment journal
 index_page index_hash
 index_ord
 ttl
-store view entry object objtab kv node file rename xattr expire namespace iter range order stream apply
+store view entry object objtab kv node file rename xattr expire namespace iter range order group stream apply
 txn
 recovery checkpoint
 compact
