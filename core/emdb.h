@@ -248,6 +248,26 @@ struct emdb_options {
 EMDB_API EMDB_CHECKED emdb_err emdb_open(const char *path, const struct emdb_options *opts,
 					 emdb_db **ret_db);
 
+/*
+ * A store by name, in ROOT/APP/DATABASE.  Names are up to 255 bytes without slash, backslash and
+ * control characters, not dots alone; blanks around them do not count; NULL or blank: "emdb" and
+ * "default".  root, NULL or empty: $XDG_DATA_HOME, or ~/.local/share; these are not looked at in
+ * programs with raised privileges.  size is sizeof(struct emdb_app).
+ */
+struct emdb_app {
+	size_t size;
+	const char *app, *database, *root;
+};
+/*
+ * emdb_open() of that store; app may be NULL.  With EMDB_OPEN_CREATE the directories that lead there
+ * are created too, for the owner alone.  Errors: INVAL (a name, or there is no root; detail
+ * says which) and those of emdb_open().
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_open_app(const struct emdb_app *app,
+					     const struct emdb_options *opts, emdb_db **ret_db);
+/* Its path, with a NUL, free with emdb_free(); nothing is looked at.  Errors: INVAL, NOMEM. */
+EMDB_API EMDB_CHECKED emdb_err emdb_app_path(const struct emdb_app *app, char **ret_path);
+
 /* Opens an empty store that lives in memory and vanishes at close. */
 EMDB_API EMDB_CHECKED emdb_err emdb_open_memory(const struct emdb_options *opts, emdb_db **ret_db);
 

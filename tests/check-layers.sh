@@ -30,7 +30,7 @@ recovery checkpoint
 compact
 storedir snapshot backup rollback keys convert
 async
-db check
+db check appdir
 '
 
 fail=0
