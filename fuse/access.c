@@ -80,7 +80,6 @@ static void tell_mode(struct fs *fs, uint64_t id)
 	if (fs->kernel_acl || n == NULL)
 		return;
 	notify_attr(n, id);
-	notify_settle(n);
 }
 
 static emdb_err set_access(fuse_req_t req, const struct emdb_attr *attr, const char *list,

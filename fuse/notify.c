@@ -21,7 +21,6 @@ enum job_kind {
 	JOB_CHANGED, /* ask for the name again, and for the attributes of the child */
 	JOB_DELETED, /* the name is gone */
 	JOB_LISTING, /* so are many in this directory */
-	JOB_ATTR,    /* forget the attributes of the child */
 	JOB_CONTENT, /* forget the attributes and the pages of the child */
 };
 
@@ -118,9 +117,6 @@ static void notify_job(struct notify *n, const struct job *j, struct stale *s)
 		break;
 	case JOB_LISTING:
 		s->parent = j->parent;
-		break;
-	case JOB_ATTR:
-		(void)fuse_lowlevel_notify_inval_inode(n->se, j->child, -1, 0);
 		break;
 	case JOB_CONTENT:
 		(void)fuse_lowlevel_notify_inval_inode(n->se, j->child, 0, 0);
@@ -288,7 +284,7 @@ void notify_changed(struct notify *n, uint64_t parent, uint64_t child, const cha
 
 void notify_attr(struct notify *n, uint64_t id)
 {
-	enqueue(n, JOB_ATTR, 0, id, "");
+	(void)fuse_lowlevel_notify_inval_inode(n->se, id, -1, 0);
 }
 
 void notify_content(struct notify *n, uint64_t id)

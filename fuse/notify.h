@@ -36,7 +36,11 @@ void notify_free(struct notify *n);
 void notify_deleted(struct notify *n, uint64_t parent, uint64_t child, const char *name);
 /* What the kernel knows of the name and of the attributes behind it is out of date. */
 void notify_changed(struct notify *n, uint64_t parent, uint64_t child, const char *name);
-/* Only of the attributes.  Needs no lock that a caller of ours can hold. */
+/*
+ * Only of the attributes, and at once, by the calling thread: the kernel needs no lock for it that a
+ * caller of ours can hold.  For handlers of requests on that very object, whose caller
+ * keeps it from being freed meanwhile.
+ */
 void notify_attr(struct notify *n, uint64_t id);
 /* So is what it knows of the object: attributes and content, of a directory its listing. */
 void notify_content(struct notify *n, uint64_t id);
