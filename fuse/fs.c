@@ -304,7 +304,6 @@ void fs_key_release(struct fs_key *key)
 
 /* clang-format off */
 TIMED(lookup, (fuse_req_t req, fuse_ino_t parent, const char *name), (req, parent, name))
-TIMED(forget, (fuse_req_t req, fuse_ino_t ino, uint64_t n), (req, ino, n))
 TIMED(getattr, (fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi), (req, ino, fi))
 #if COMPAT_STATX
 TIMED(statx, (fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_file_info *fi),
@@ -368,7 +367,7 @@ void fs_ops(const struct fs *fs, struct fuse_lowlevel_ops *ret)
 	*ret = (struct fuse_lowlevel_ops){
 		.init = session_init_conn,
 		.lookup = timed_lookup,
-		.forget = timed_forget,
+		.forget = op_forget, /* counts itself, without the pause after it */
 		.forget_multi = op_forget_multi,
 		.getattr = timed_getattr,
 		.setattr = timed_setattr,

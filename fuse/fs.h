@@ -18,6 +18,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <time.h>
 
 #include "core/emdb.h"
 #include "fuse/compat.h"
@@ -39,6 +40,9 @@
 
 /* The attribute that holds a label of SELinux. */
 #define FS_LABEL "security.selinux"
+
+/* How long FORGETs are collected over io_uring, ns. */
+#define FS_FORGET_NS 1000000
 
 /* A file that exists until the mount is ready, for its first open(); see fs_probe(). */
 #define FS_PROBE_NAME ".emdbfs.probe"
@@ -84,6 +88,20 @@ void fs_job_wait(struct fs *fs);
 static inline struct fs *fs_of(fuse_req_t req)
 {
 	return fuse_req_userdata(req);
+}
+
+/*
+ * After a FORGET was carried out, at the end of its handler.  Over io_uring little else comes through
+ * the device: a short sleep there lets the kernel collect more, instead of waking this
+ * thread for each file that is removed.
+ */
+static inline void fs_forgot(const struct fs *fs)
+{
+	const struct timespec pause = { .tv_nsec = FS_FORGET_NS };
+
+	if (atomic_load_explicit(&fs->over_uring, memory_order_relaxed) &&
+	    !atomic_load_explicit(&fs->ending, memory_order_relaxed))
+		(void)nanosleep(&pause, NULL);
 }
 
 /* The present, ns since 1970. */

@@ -74,8 +74,13 @@ static void forget(struct fs *fs, fuse_ino_t ino, uint64_t count)
 
 void op_forget(fuse_req_t req, fuse_ino_t ino, uint64_t nlookup)
 {
-	forget(fs_of(req), ino, nlookup);
+	struct fs *fs = fs_of(req);
+	const uint64_t start = counters_now();
+
+	forget(fs, ino, nlookup);
+	counters_add(&fs->counters, COUNT_forget, start);
 	fuse_reply_none(req);
+	fs_forgot(fs);
 }
 
 void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
@@ -89,6 +94,7 @@ void op_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forg
 		counters_add(&fs->counters, COUNT_forget, start);
 	}
 	fuse_reply_none(req);
+	fs_forgot(fs);
 }
 
 /* ---- Attributes ---- */

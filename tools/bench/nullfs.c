@@ -194,15 +194,21 @@ static void forget(fuse_ino_t ino, uint64_t count)
 
 static void null_forget(fuse_req_t req, fuse_ino_t ino, uint64_t count)
 {
+	struct fs *fs = fs_of(req);
+
 	forget(ino, count);
 	fuse_reply_none(req);
+	fs_forgot(fs);
 }
 
 static void null_forget_multi(fuse_req_t req, size_t count, struct fuse_forget_data *forgets)
 {
+	struct fs *fs = fs_of(req);
+
 	for (size_t i = 0; i < count; i++)
 		forget(forgets[i].ino, forgets[i].nlookup);
 	fuse_reply_none(req);
+	fs_forgot(fs);
 }
 
 static void reply_entry(fuse_req_t req, const struct fuse_entry_param *e)
