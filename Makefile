@@ -237,6 +237,11 @@ format:
 bench: $(LIBFUSE_TRY)
 	$(SUB) all bench-build
 	$(Q)EMDB_BIN=$(abspath $(BIN)) tools/bench/run.sh $(BENCH_ARGS)
+# What the last run gave goes into README and beside the benchmark.
+bench-publish:
+	$(Q)cp $(BIN)/bench/results.jsonl $(BIN)/bench/results.roundtrips.md tools/bench/
+	$(Q)tools/bench/report.py tools/bench/results.jsonl --readme README.md \
+		--markdown tools/bench/results.md --svg tools/bench/results.svg
 bench-engine: $(BIN)/bench/engine
 	$(Q)$< $(ENGINE_ARGS) $(or $(BENCH_DIR),$(BIN))
 
@@ -288,4 +293,4 @@ clean:
 .PHONY: all deps deps-test libfuse check check-all unit-build bench-build check-unit check-crash check-examples \
 	check-asan check-tsan \
 	check-integration check-long fuzz fuzz-build fuzz-smoke check-symbols check-layers format-check \
-	format bench bench-engine mount umount install uninstall clean FORCE
+	format bench bench-publish bench-engine mount umount install uninstall clean FORCE

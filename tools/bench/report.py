@@ -2,11 +2,12 @@
 # SPDX-License-Identifier: Apache-2.0
 """report.py: what run.sh measured, as tables for a README and as pictures.
 
-    report.py RESULTS.jsonl [--markdown OUT.md] [--svg OUT.svg] [--missed]
+    report.py RESULTS.jsonl [--markdown OUT.md] [--svg OUT.svg] [--readme README.md] [--missed]
 
 RESULTS are the JSON lines of fsbench and toolbench. A ratio is the median of the ratios of each
 round, in which all directories took their turns one after the other, with the smallest and the
-largest beside it. --missed lists the rows below their aims and ends with 1 when there are any.
+largest beside it. --readme replaces what stands between the two marks in that file. --missed lists
+the rows below their aims and ends with 1 when there are any.
 """
 
 import argparse
@@ -34,6 +35,8 @@ AIMS = {
     "rm -rf": {1: 3.0},
     "ls -l, cold": {1: 1.5},
 }
+# Around the tables in a README.
+BEGIN, END = "<!-- make bench-publish: begin -->\n", "<!-- make bench-publish: end -->\n"
 BARE_AIM = 1 / 1.3  # of a file system that does nothing, on the same transport
 PAIRS = (("mount", "bare"), ("mount-dev", "bare-dev"))
 
@@ -148,15 +151,25 @@ def missed(r):
     return out
 
 
-def markdown(r):
+def heading(r):
     m = r.machine
-    parts = [f"{m.get('cpu')}, {m.get('cpus')} CPUs, Linux {m.get('kernel')}, {m.get('disk')}, "
-             f"{m.get('version')}; the mount's transport: {m.get('transport')}; gocryptfs: "
-             f"{m.get('gocryptfs')}; {m.get('date')}, load before {m.get('load')}. Rates relative to others', "
-             "median of the rounds (smallest-largest); **bold** reaches its aim, _italic_ does not; `bare` is "
-             "a FUSE file system in memory over the same transport."]
-    parts += [small_table(r, size) for size in r.sizes()]
-    return "\n\n".join(parts + [other_table(r)])
+    return (f"{m.get('cpu')}, {m.get('cpus')} CPUs, Linux {m.get('kernel')}, {m.get('disk')}, {m.get('version')}; the "
+            f"mount's transport: {m.get('transport')}; gocryptfs: {m.get('gocryptfs')}; {m.get('date')}, load before "
+            f"{m.get('load')}. Rates relative to others', median of the rounds (smallest-largest); **bold** reaches "
+            "its aim, _italic_ does not; `bare` is a FUSE file system in memory over the same transport.")
+
+
+def markdown(r, sizes):
+    return "\n\n".join([heading(r)] + [small_table(r, size) for size in sizes] + [other_table(r)])
+
+
+def put_into(readme, text):
+    path = pathlib.Path(readme)
+    before, mark, rest = path.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not mark or not end:
+        sys.exit(f"report.py: {readme} lacks the lines {BEGIN.strip()} and {END.strip()}")
+    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
 
 
 # ---- Pictures ----
@@ -192,17 +205,20 @@ def main():
     parser.add_argument("results")
     parser.add_argument("--markdown", metavar="FILE")
     parser.add_argument("--svg", metavar="FILE")
+    parser.add_argument("--readme", metavar="FILE", help="put the tables between its marks")
     parser.add_argument("--missed", action="store_true")
     args = parser.parse_args()
     with open(args.results, encoding="utf-8") as f:
         r = Results(line for line in f if line.strip())
     if not r.rates:
         sys.exit("report.py: no results")
-    text = markdown(r)
+    text = markdown(r, r.sizes())
     if args.markdown:
         pathlib.Path(args.markdown).write_text(text + "\n", encoding="utf-8")
-    elif not args.svg and not args.missed:
+    elif not (args.svg or args.readme or args.missed):
         print(text)
+    if args.readme:
+        put_into(args.readme, markdown(r, r.sizes()[:1]))
     if args.svg:
         draw(r, args.svg)
     if args.missed:

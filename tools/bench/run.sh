@@ -7,9 +7,11 @@
 #	make bench                      everything; tables and pictures in build/bench/
 #	make bench BENCH_ARGS=--quick   the same in two minutes, for a look
 #
-# Writes results.jsonl, results.md and results.svg to OUT and prints the tables. As root it lets the kernel
-# do io_uring meanwhile, drops caches before what is called cold, and mounts its own tmpfs; otherwise those
-# parts are left out. Never fails because of a number; what cannot be measured is said and left out.
+# Writes results.jsonl, results.md, results.svg, results.roundtrips.md (requests for each operation) and
+# mount.stat.json (the daemon's counters) to OUT and prints the tables; make bench-publish puts them into
+# README. As root it lets the kernel do io_uring meanwhile, drops caches before what is called cold, and
+# mounts its own tmpfs; otherwise those parts are left out. Never fails because of a number; what cannot be
+# measured is said and left out.
 #
 # From the environment, defaults in parentheses: FILES (8000), SIZES (200 4096), THREADS (1,4,16), ROUNDS (3),
 # FSYNC_FILES (400), LARGE_MB (1024; 0: none), LARGE_ROUNDS (2), TREE (10000 files for tar, cp, git; 0: none of
@@ -18,6 +20,8 @@
 # (where stores and directories are made: one disk for all; build/), OUT, EMDB_BIN (the programs).
 set -u
 
+# Read whole before anything runs: it may be edited meanwhile.
+{
 top=$(cd "$(dirname "$0")/../.." && pwd)
 bench=$top/tools/bench
 bin=${EMDB_BIN:-$top/build}
@@ -157,7 +161,9 @@ if [ "${TREE:=10000}" != 0 ]; then
 		>>"$results" || echo "run.sh: toolbench failed" >&2
 fi
 for m in "${!mounts[@]}"; do
-	[ "${mounts[$m]}" = "$work/mount" ] && "$bin/emdb" stat --json "$work/mount" >"$out/mount.stat.json"
+	[ "${mounts[$m]}" = "$work/mount" ] || continue
+	"$bin/emdb" stat --json "$work/mount" >"$out/mount.stat.json"
+	"$bench/roundtrips.py" "$work/mount" "$bin/emdb" >"$out/results.roundtrips.md"
 done
 echo "run.sh: $(date +%T) done" >&2
 "$bench/report.py" "$results" --markdown "$out/results.md" --svg "$out/results.svg" && cat "$out/results.md"
@@ -165,3 +171,4 @@ echo
 echo "Results: $out/results.jsonl, .md, .svg; below their aims:"
 "$bench/report.py" "$results" --missed
 exit 0
+}
