@@ -17,6 +17,7 @@
 #include <unistd.h>
 
 #include "tools/snapshot.h"
+#include "tools/unlock.h"
 
 #define CLI_CANNOT_RUN  126
 #define CLI_NO_COMMAND  127
@@ -115,16 +116,72 @@ static int drop(struct run *r, int code)
 	return cli_close(r->cli, r->path, store, code);
 }
 
+/* In an option a comma ends the value unless a backslash is in front. */
+static char *keyfile_option(const char *file)
+{
+	char *const text = malloc(2 * strlen(file) + sizeof("ro,keyfile="));
+	char *to = text ? stpcpy(text, "ro,keyfile=") : NULL;
+
+	for (; to && *file; file++) {
+		if (*file == ',' || *file == '\\')
+			*to++ = '\\';
+		*to++ = *file;
+	}
+	if (to)
+		*to = '\0';
+	return text;
+}
+
+/*
+ * How the daemon gets the secret that opened the store, if one was needed: by a descriptor, *ret_fd,
+ * with the passphrase in it, or by the name of the key's file.  Free with free(); NULL: failed, told.
+ */
+static char *mount_options(const struct run *r, int *ret_fd)
+{
+	const struct unlock *const u = r->cli->unlock;
+	char *text = NULL;
+	int fds[2], n;
+
+	if (!u->have)
+		return strdup("ro"); /* it asks by itself, should it need to */
+	if (u->recovery) {
+		(void)cli_fail(r->cli, CLI_USAGE, "a snapshot is not mounted with a recovery key");
+		return NULL;
+	}
+	if (u->held.raw)
+		return keyfile_option(u->source.keyfile);
+	if (pipe(fds) == -1)
+		return NULL;
+	/* It fits a pipe's buffer: nobody is waited for. */
+	n = (int)write(fds[1], u->held.data, u->held.len);
+	(void)close(fds[1]);
+	*ret_fd = fds[0];
+	return n != (int)u->held.len || asprintf(&text, "ro,passfd=%d", fds[0]) < 0 ? NULL : text;
+}
+
+static int spawn_mount(struct run *r)
+{
+	int fd = -1, code = CLI_FAILED;
+	char *const options = mount_options(r, &fd);
+	char o[] = "-o";
+	char *const argv[] = { r->daemon, o, options, r->snapshot, r->mountpoint, NULL };
+
+	if (options)
+		code = spawn(argv, false);
+	free(options);
+	if (fd != -1)
+		(void)close(fd);
+	return code;
+}
+
 static int mount_it(struct run *r)
 {
-	char o[] = "-o", ro[] = "ro";
-	char *const argv[] = { r->daemon, o, ro, r->snapshot, r->mountpoint, NULL };
 	int code;
 
 	r->made_dir = mkdir(r->mountpoint, 0700) == 0;
 	if (!r->made_dir && errno != EEXIST)
 		return cli_fail(r->cli, CLI_FAILED, "%s: %s", r->mountpoint, strerror(errno));
-	code = spawn(argv, false);
+	code = spawn_mount(r);
 	if (code == CLI_NO_COMMAND)
 		return cli_fail(r->cli, CLI_FAILED, "no emdbfs beside emdb nor in PATH");
 	return code ? cli_fail(r->cli, CLI_FAILED, "%s: cannot mount the snapshot", r->mountpoint)

@@ -6,13 +6,11 @@ import json
 import os
 import pty
 import select
-import signal
 import subprocess
 import time
 
 import pytest
 
-import harness
 from harness import binary, run
 
 OK, FAILED, USAGE, NO_STORE, LOCKED, WRONG, EMPTY, CANCELLED = 0, 1, 2, 10, 11, 12, 22, 130
@@ -199,6 +197,20 @@ def test_check_backup_restore(keys):
     keys.run("restore", "-q", target, again, env=env)
     assert keys.run("get", again, "k", env=env).stdout == b"secret value"
     keys.run("get", "--passfile", keys.pass2, again, "k", code=WRONG)
+
+
+def test_snapshot_run(keys):
+    """The daemon that mounts the snapshot gets what opened the store."""
+    command = ["cat", "{}/k"]
+    done = keys.run("snapshot", "run", "--passfile", keys.pass1, keys.store, "--", *command)
+    assert done.stdout == b"secret value"
+    raw = keys.file("r,a\\w", os.urandom(32))
+    keys.run("key", "add", "--passfile", keys.pass1, "--new-keyfile", raw, keys.store)
+    done = keys.run("snapshot", "run", "--keyfile", raw, keys.store, "--", *command)
+    assert done.stdout == b"secret value"
+    done = keys.run("snapshot", "run", keys.store, "--", *command,
+                    env={"EMDBFS_PASSWORD_FILE": keys.pass1})
+    assert done.stdout == b"secret value"
 
 
 # ---- A terminal ------------------------------------------------------------
