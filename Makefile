@@ -157,7 +157,7 @@ $(BIN)/bench/%: $(O)/tools/bench/%.o $$(call extra,$$*) $(BIN)/libemdb.a
 	$(call say,LD)
 	$(call link,$(BENCH_LIBS) $(LIBS_$*))
 
--include $(shell find $(O) -name '*.d' 2>/dev/null)
+-include $(shell find $(O) -name '*.d' -type f 2>/dev/null)
 
 # ---- Packages ----
 
@@ -214,7 +214,6 @@ check-long: all
 	$(SUB) FUZZ_SECONDS=120 fuzz-smoke
 	$(SUB) EMDB_LONG=1 VARIANT=asan check-unit check-crash
 	$(SUB) EMDB_LONG=1 check-crash check-integration
-export EMDB_LONG
 
 fuzz:
 ifneq ($(HAVE_CLANG),)

@@ -283,6 +283,8 @@ static emdb_err op_sweep(struct store *s)
 	return err;
 }
 
+#include "tests/unit/fault_txn.h"
+
 /* ---- Durability and operations ---- */
 
 static void prepare_unsynced(struct store *s)
@@ -799,6 +801,21 @@ static const struct fault_op {
 	{ "emdb_put_many", "", op_put_many, NULL, WRITES },
 	{ "emdb_iter_new", "", op_iterate, NULL, 0 },
 	{ "emdb_iter_next", "", op_iterate, NULL, 0 },
+	{ "emdb_iter_next", "over changes", op_iterate_over_changes, NULL, WRITES },
+	{ "emdb_iter_next", "over writes", op_iterate_over_writes, NULL, WRITES },
+	{ "emdb_txn_commit", "", op_txn, NULL, WRITES },
+	{ "emdb_txn_iter", "", op_txn_iter, NULL, 0 },
+	{ "emdb_cas", "", op_cas, NULL, WRITES },
+	{ "emdb_is_empty", "", op_is_empty, NULL, 0 },
+	{ "emdb_group_iter", "", op_group_iter, prepare_group, 0 },
+	{ "emdb_group_delete", "", op_group_delete, prepare_group, WRITES },
+	{ "emdb_focus_set", "", op_focus, NULL, WRITES },
+	{ "emdb_open_app", "", op_open_app, NULL, CLOSED },
+	{ "emdb_put_ttl", "", op_put_ttl, NULL, WRITES },
+	{ "emdb_ttl_remaining", "", op_remaining, NULL, 0 },
+	{ "emdb_ttl_persist", "", op_persist, NULL, WRITES },
+	{ "emdb_ttl_extend", "", op_extend, NULL, WRITES },
+	{ "emdb_ns_ensure", "", op_ns_ensure, NULL, WRITES },
 	{ "emdb_ns_create", "", op_ns_create, NULL, WRITES },
 	{ "emdb_ns_open", "", op_ns_open, NULL, 0 },
 	{ "emdb_ns_drop", "", op_ns_drop, NULL, WRITES },

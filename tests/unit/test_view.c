@@ -28,15 +28,21 @@ struct picture {
 };
 
 static struct picture pics[PICTURES];
+static bool sealed; /* the store is encrypted */
 
 static void store_open(void)
 {
+	static const uint8_t key[EMDB_RAW_KEY_SIZE] = { 1, 2, 3 };
+	const struct emdb_secret secret = { .kind = EMDB_SECRET_KEY,
+					    .data = key,
+					    .len = sizeof(key) };
 	struct emdb_options opts = { .size = sizeof(opts),
 				     .flags = EMDB_OPEN_CREATE,
 				     .segment_bytes = EMDB_SEGMENT_MIN,
 				     .sweep_interval_ms = -1,
 				     .commit_interval_s = -1,
-				     .compact_percent = -1 };
+				     .compact_percent = -1,
+				     .secret = sealed ? &secret : NULL };
 
 	CHECK_OK(dir ? emdb_open(dir, &opts, &db) : emdb_open_memory(&opts, &db));
 }
@@ -277,8 +283,18 @@ TEST(test_view__shows_its_moment)
 TEST(test_view__shows_its_moment_on_disk)
 {
 	begin(false);
-	run(run_length(2000 / SLOWER), true);
+	run(run_length(1200 / SLOWER), true);
 	CHECK_OK(emdb_close(db));
+}
+
+/* What is read is opened anew then, also out of segments that are retired. */
+TEST(test_view__shows_its_moment_encrypted)
+{
+	sealed = true;
+	begin(false);
+	run(run_length(600 / SLOWER), true);
+	CHECK_OK(emdb_close(db));
+	sealed = false;
 }
 
 /* ---- What it costs ---- */
