@@ -7,6 +7,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "fuse/snapdir.h"
 #include "tools/install.h"
 
 static_assert(sizeof(((struct control_client *)0)->remark) ==
@@ -41,7 +42,7 @@ static void change_tell(const struct change *c, struct notify *n)
 	const uint64_t child = c->is ? c->after.id : c->before.id;
 	char name[NAMES_MAX + 1];
 
-	(void)names_from_key(c->key.p, c->key.n, fs_reserved(c->ns), name);
+	(void)names_from_key(c->key.p, c->key.n, fs_reserved(c->cl->fs, c->ns), name);
 	if (c->was && !c->is)
 		notify_deleted(n, c->ns, c->before.id, name);
 	notify_changed(n, c->ns, child, name);
@@ -442,6 +443,8 @@ static emdb_err do_snap_create(struct control_client *cl, const struct ctl_msg *
 	struct emdb_snapshot made = { .number = 0 };
 	const emdb_err err = name ? emdb_snapshot_create(cl->fs->db, name, &made) : EMDB_ERR_INVAL;
 
+	if (err == EMDB_OK)
+		snapdir_created(cl->fs);
 	free(name);
 	an->num[0] = made.number;
 	an->num[1] = (uint64_t)made.created_ns;
@@ -455,6 +458,8 @@ static emdb_err do_snap_delete(struct control_client *cl, const struct ctl_msg *
 	char *name = text_of(&rq->str[0]);
 	const emdb_err err = name ? emdb_snapshot_delete(cl->fs->db, name) : EMDB_ERR_INVAL;
 
+	if (err == EMDB_OK)
+		snapdir_removed(cl->fs, name);
 	(void)an;
 	free(name);
 	return err;
@@ -467,6 +472,8 @@ static emdb_err do_snap_rename(struct control_client *cl, const struct ctl_msg *
 	const emdb_err err =
 		from && to ? emdb_snapshot_rename(cl->fs->db, from, to) : EMDB_ERR_INVAL;
 
+	if (err == EMDB_OK)
+		snapdir_renamed(cl->fs, from, to);
 	(void)an;
 	free(from);
 	free(to);

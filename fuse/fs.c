@@ -13,6 +13,8 @@
 #include "fuse/log.h"
 #include "fuse/ops.h"
 #include "fuse/session.h"
+#include "fuse/snapops.h"
+#include "fuse/snapset.h"
 
 /* What the kernel is told a good transfer size is: stdio buffers have this size. */
 #define FS_BLKSIZE    65536
@@ -25,6 +27,7 @@ void fs_init(struct fs *fs, const struct options *opt)
 	memset(fs, 0, sizeof(*fs));
 	fs->opt = *opt;
 	fs->selinux = access("/sys/fs/selinux/enforce", F_OK) == 0;
+	fs->root = fs;
 	(void)pthread_mutex_init(&fs->jobs_lock, NULL);
 	(void)pthread_cond_init(&fs->jobs_idle, NULL);
 }
@@ -37,6 +40,7 @@ void fs_release(struct fs *fs)
 
 void fs_job_begin(struct fs *fs)
 {
+	fs = fs->root;
 	(void)pthread_mutex_lock(&fs->jobs_lock);
 	fs->jobs++;
 	(void)pthread_mutex_unlock(&fs->jobs_lock);
@@ -44,6 +48,7 @@ void fs_job_begin(struct fs *fs)
 
 void fs_job_end(struct fs *fs)
 {
+	fs = fs->root;
 	(void)pthread_mutex_lock(&fs->jobs_lock);
 	if (--fs->jobs == 0)
 		(void)pthread_cond_broadcast(&fs->jobs_idle);
@@ -52,6 +57,7 @@ void fs_job_end(struct fs *fs)
 
 void fs_job_wait(struct fs *fs)
 {
+	fs = fs->root;
 	(void)pthread_mutex_lock(&fs->jobs_lock);
 	while (fs->jobs != 0)
 		(void)pthread_cond_wait(&fs->jobs_idle, &fs->jobs_lock);
@@ -66,7 +72,7 @@ void fs_on_expire(void *ctx, uint64_t parent, const void *key, size_t key_len, u
 
 	if (n == NULL)
 		return;
-	(void)names_from_key(key, key_len, fs_reserved(parent), name);
+	(void)names_from_key(key, key_len, fs_reserved(fs, parent), name);
 	notify_deleted(n, parent, id, name);
 }
 
@@ -78,16 +84,17 @@ void fs_status(struct fs *fs, char *buf, size_t n)
 	counters_format(&fs->counters, counts, sizeof(counts));
 	if (emdb_stats_get(fs->db, &s) != EMDB_OK)
 		memset(&s, 0, sizeof(s));
-	(void)snprintf(
-		buf, n,
-		"files %" PRIu64 ", directories %" PRIu64 ", journal %" PRIu64 " KiB (%" PRIu64
-		" live), syncs %" PRIu64 ", expired %" PRIu64 "%s%s%s%s; requests %" PRIu64 ": %s",
-		s.records, s.namespaces + 1, s.journal_bytes / 1024, s.live_bytes / 1024, s.syncs,
-		s.expired, s.read_only ? ", read-only" : "", s.failed ? ", FAILED" : "",
-		s.damaged ? ", DAMAGED" : "",
-		atomic_load_explicit(&fs->over_uring, memory_order_relaxed) ? ", over io_uring"
-									    : "",
-		counters_total(&fs->counters), counts);
+	(void)snprintf(buf, n,
+		       "files %" PRIu64 ", directories %" PRIu64 ", journal %" PRIu64
+		       " KiB (%" PRIu64 " live), syncs %" PRIu64 ", expired %" PRIu64
+		       "%s%s%s%s, snapshots open %u; requests %" PRIu64 ": %s",
+		       s.records, s.namespaces + 1, s.journal_bytes / 1024, s.live_bytes / 1024,
+		       s.syncs, s.expired, s.read_only ? ", read-only" : "",
+		       s.failed ? ", FAILED" : "", s.damaged ? ", DAMAGED" : "",
+		       atomic_load_explicit(&fs->over_uring, memory_order_relaxed)
+			       ? ", over io_uring"
+			       : "",
+		       snapset_open_count(fs->snaps), counters_total(&fs->counters), counts);
 }
 
 /* ---- Answers ---- */
@@ -104,7 +111,8 @@ double fs_timeout(struct fs *fs, const struct emdb_attr *attr)
 {
 	double left;
 
-	if (attr->expires_ms <= 0)
+	/* The clock of a snapshot stands still. */
+	if (attr->expires_ms <= 0 || fs->snap_btime_ns != 0)
 		return FS_TIMEOUT_S;
 	left = (double)(attr->expires_ms - emdb_now_ms(fs->db)) / 1000.0;
 	if (left < 0)
@@ -123,10 +131,22 @@ struct timespec fs_timespec(int64_t ns)
 	return t;
 }
 
-void fs_stat(const struct emdb_attr *attr, struct stat *ret)
+uint64_t fs_ino(const struct fs *fs, uint64_t id)
+{
+	return fs->node_base == 0 ? id : snap_ino(fs->snap_number, id);
+}
+
+uint64_t fs_node(const struct fs *fs, uint64_t id)
+{
+	if (fs->node_base == 0)
+		return id;
+	return id <= SNAP_ID_MAX ? fs->node_base | id : 0;
+}
+
+void fs_stat(const struct fs *fs, const struct emdb_attr *attr, struct stat *ret)
 {
 	memset(ret, 0, sizeof(*ret));
-	ret->st_ino = attr->id;
+	ret->st_ino = fs_ino(fs, attr->id);
 	ret->st_mode = attr->mode;
 	ret->st_nlink = attr->nlink;
 	ret->st_uid = attr->uid;
@@ -143,9 +163,9 @@ void fs_stat(const struct emdb_attr *attr, struct stat *ret)
 void fs_entry(struct fs *fs, const struct emdb_attr *attr, struct fuse_entry_param *ret)
 {
 	memset(ret, 0, sizeof(*ret));
-	ret->ino = attr->id;
-	ret->generation = FS_GENERATION;
-	fs_stat(attr, &ret->attr);
+	ret->ino = fs_node(fs, attr->id);
+	ret->generation = FS_GENERATION + fs->snap_number;
+	fs_stat(fs, attr, &ret->attr);
 	ret->attr_timeout = fs_timeout(fs, attr);
 	ret->entry_timeout = ret->attr_timeout;
 }
@@ -161,16 +181,23 @@ void fs_reply_entry(fuse_req_t req, const struct emdb_attr *attr)
 	struct fuse_entry_param e;
 
 	fs_entry(fs, attr, &e);
-	if (fuse_reply_entry(req, &e) != 0)
+	if (e.ino == 0) {
 		emdb_node_forget(fs->db, attr->id, 1);
+		(void)fuse_reply_err(req, EOVERFLOW);
+		return;
+	}
+	fs_ref(fs);
+	if (fuse_reply_entry(req, &e) != 0)
+		fs_forget(fs, attr->id, 1);
 }
 
 void fs_reply_attr(fuse_req_t req, const struct emdb_attr *attr)
 {
+	struct fs *fs = fs_of(req);
 	struct stat st;
 
-	fs_stat(attr, &st);
-	(void)fuse_reply_attr(req, &st, fs_timeout(fs_of(req), attr));
+	fs_stat(fs, attr, &st);
+	(void)fuse_reply_attr(req, &st, fs_timeout(fs, attr));
 }
 
 /* ---- Privileges ---- */
@@ -208,7 +235,7 @@ void fs_kill_privileges(fuse_req_t req, uint64_t id)
 struct search {
 	const char *name;
 	size_t len;
-	uint64_t parent;
+	const char *reserved; /* in the directory */
 	const struct name_key *wanted;
 	struct fs_key *key;
 	bool no_memory;
@@ -224,7 +251,7 @@ static bool search_entry(void *ctx, const void *key, size_t key_len, const struc
 	(void)next_pos;
 	if (key_len < NAMES_HASHED_KEY_MIN || key_len < s->wanted->len ||
 	    memcmp(key, s->wanted->bytes, s->wanted->len) != 0 ||
-	    !names_is(s->name, s->len, key, key_len, fs_reserved(s->parent)))
+	    !names_is(s->name, s->len, key, key_len, s->reserved))
 		return true;
 	s->key->owned = malloc(key_len);
 	if (s->key->owned == NULL) {
@@ -239,7 +266,7 @@ static bool search_entry(void *ctx, const void *key, size_t key_len, const struc
 
 static int search_hashed(struct fs *fs, uint64_t parent, const char *name, struct fs_key *key)
 {
-	struct search s = { name, strlen(name), parent, &key->name, key, false };
+	struct search s = { name, strlen(name), fs_reserved(fs, parent), &key->name, key, false };
 	const emdb_err err = emdb_node_readdir(fs->db, parent, 0, 0, search_entry, &s);
 
 	if (key->owned != NULL)
@@ -249,14 +276,14 @@ static int search_hashed(struct fs *fs, uint64_t parent, const char *name, struc
 	return err == EMDB_OK ? ENOENT : emdb_err_errno(err);
 }
 
-/* unknown: the key of a shortened name is not there; reserved: so is the name. */
+/* unknown: the key of a shortened name is not there. */
 static int key_init(struct fs *fs, uint64_t parent, const char *name, struct fs_key *ret,
-		    int unknown, int reserved)
+		    int unknown)
 {
 	int err;
 
 	ret->owned = NULL;
-	switch (names_to_key(name, strlen(name), fs_reserved(parent), &ret->name)) {
+	switch (names_to_key(name, strlen(name), fs_reserved(fs, parent), &ret->name)) {
 	case NAME_KEY:
 		ret->bytes = ret->name.bytes;
 		ret->len = ret->name.len;
@@ -265,7 +292,7 @@ static int key_init(struct fs *fs, uint64_t parent, const char *name, struct fs_
 		err = search_hashed(fs, parent, name, ret);
 		return err == ENOENT ? unknown : err;
 	case NAME_RESERVED:
-		return reserved;
+		return EPERM;
 	case NAME_TOO_LONG:
 		return ENAMETOOLONG;
 	case NAME_INVALID:
@@ -276,12 +303,12 @@ static int key_init(struct fs *fs, uint64_t parent, const char *name, struct fs_
 
 int fs_key_init(struct fs *fs, uint64_t parent, const char *name, struct fs_key *ret)
 {
-	return key_init(fs, parent, name, ret, ENOENT, ENOENT);
+	return key_init(fs, parent, name, ret, ENOENT);
 }
 
 int fs_key_init_new(struct fs *fs, uint64_t parent, const char *name, struct fs_key *ret)
 {
-	return key_init(fs, parent, name, ret, EINVAL, EPERM);
+	return key_init(fs, parent, name, ret, EINVAL);
 }
 
 void fs_key_release(struct fs_key *key)
@@ -293,69 +320,76 @@ void fs_key_release(struct fs_key *key)
 /* ---- The table ---- */
 
 /* For each handler, one that counts it; the request is gone when the handler returns. */
-#define TIMED(name, params, args)                                 \
+#define TIMED(name, params, call)                                 \
 	static void timed_##name params                           \
 	{                                                         \
-		struct fs *fs = fs_of(req);                       \
+		struct fs *fs = fuse_req_userdata(req);           \
 		const uint64_t start = counters_now();            \
-		op_##name args;                                   \
+		call;                                             \
 		counters_add(&fs->counters, COUNT_##name, start); \
 	}
+/* Wherever it is; and at a node, in a directory, of two nodes, which may be a snapshot's: snapops.c. */
+#define ALL(name, params, args) TIMED(name, params, op_##name args)
+#define OF(name, params, args, ino) \
+	TIMED(name, params, fs_in_snapdir(ino) ? snap_##name args : op_##name args)
+#define AT(name, params, args) OF(name, params, args, ino)
+#define IN(name, params, args) OF(name, params, args, parent)
 
 /* clang-format off */
-TIMED(lookup, (fuse_req_t req, fuse_ino_t parent, const char *name), (req, parent, name))
-TIMED(getattr, (fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi), (req, ino, fi))
+IN(lookup, (fuse_req_t req, fuse_ino_t parent, const char *name), (req, parent, name))
+AT(getattr, (fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi), (req, ino, fi))
 #if COMPAT_STATX
-TIMED(statx, (fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_file_info *fi),
-      (req, ino, flags, mask, fi))
+AT(statx, (fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_file_info *fi),
+   (req, ino, flags, mask, fi))
 #endif
-TIMED(setattr, (fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
-		struct fuse_file_info *fi), (req, ino, attr, to_set, fi))
-TIMED(access, (fuse_req_t req, fuse_ino_t ino, int mask), (req, ino, mask))
-TIMED(statfs, (fuse_req_t req, fuse_ino_t ino), (req, ino))
-TIMED(create, (fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
-	       struct fuse_file_info *fi), (req, parent, name, mode, fi))
+AT(setattr, (fuse_req_t req, fuse_ino_t ino, struct stat *attr, int to_set,
+	     struct fuse_file_info *fi), (req, ino, attr, to_set, fi))
+AT(access, (fuse_req_t req, fuse_ino_t ino, int mask), (req, ino, mask))
+ALL(statfs, (fuse_req_t req, fuse_ino_t ino), (req, ino))
+IN(create, (fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode,
+	    struct fuse_file_info *fi), (req, parent, name, mode, fi))
 #if COMPAT_TMPFILE
-TIMED(tmpfile, (fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi),
-      (req, parent, mode, fi))
+IN(tmpfile, (fuse_req_t req, fuse_ino_t parent, mode_t mode, struct fuse_file_info *fi),
+   (req, parent, mode, fi))
 #endif
-TIMED(mknod, (fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev),
-      (req, parent, name, mode, rdev))
-TIMED(mkdir, (fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode),
-      (req, parent, name, mode))
-TIMED(unlink, (fuse_req_t req, fuse_ino_t parent, const char *name), (req, parent, name))
-TIMED(rmdir, (fuse_req_t req, fuse_ino_t parent, const char *name), (req, parent, name))
-TIMED(rename, (fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
-	       const char *newname, unsigned int flags),
-      (req, parent, name, newparent, newname, flags))
-TIMED(link, (fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name),
-      (req, ino, parent, name))
-TIMED(symlink, (fuse_req_t req, const char *target, fuse_ino_t parent, const char *name),
-      (req, target, parent, name))
-TIMED(readlink, (fuse_req_t req, fuse_ino_t ino), (req, ino))
-TIMED(opendir, (fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi), (req, ino, fi))
-TIMED(readdir, (fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
-		struct fuse_file_info *fi), (req, ino, size, off, fi))
-TIMED(readdirplus, (fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
-		    struct fuse_file_info *fi), (req, ino, size, off, fi))
-TIMED(open, (fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi), (req, ino, fi))
-TIMED(read, (fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi),
-      (req, ino, size, off, fi))
-TIMED(write, (fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
-	      struct fuse_file_info *fi), (req, ino, buf, size, off, fi))
-TIMED(fallocate, (fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
-		  struct fuse_file_info *fi), (req, ino, mode, off, len, fi))
-TIMED(lseek, (fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi),
-      (req, ino, off, whence, fi))
-TIMED(copy_file_range, (fuse_req_t req, fuse_ino_t in, off_t off_in, struct fuse_file_info *fi_in,
-			fuse_ino_t out, off_t off_out, struct fuse_file_info *fi_out, size_t len,
-			int flags), (req, in, off_in, fi_in, out, off_out, fi_out, len, flags))
-TIMED(getxattr, (fuse_req_t req, fuse_ino_t ino, const char *name, size_t size),
-      (req, ino, name, size))
-TIMED(setxattr, (fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
-		 int flags), (req, ino, name, value, size, flags))
-TIMED(listxattr, (fuse_req_t req, fuse_ino_t ino, size_t size), (req, ino, size))
-TIMED(removexattr, (fuse_req_t req, fuse_ino_t ino, const char *name), (req, ino, name))
+IN(mknod, (fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode, dev_t rdev),
+   (req, parent, name, mode, rdev))
+IN(mkdir, (fuse_req_t req, fuse_ino_t parent, const char *name, mode_t mode),
+   (req, parent, name, mode))
+IN(unlink, (fuse_req_t req, fuse_ino_t parent, const char *name), (req, parent, name))
+IN(rmdir, (fuse_req_t req, fuse_ino_t parent, const char *name), (req, parent, name))
+OF(rename, (fuse_req_t req, fuse_ino_t parent, const char *name, fuse_ino_t newparent,
+	    const char *newname, unsigned int flags),
+   (req, parent, name, newparent, newname, flags), parent | newparent)
+OF(link, (fuse_req_t req, fuse_ino_t ino, fuse_ino_t parent, const char *name),
+   (req, ino, parent, name), ino | parent)
+IN(symlink, (fuse_req_t req, const char *target, fuse_ino_t parent, const char *name),
+   (req, target, parent, name))
+AT(readlink, (fuse_req_t req, fuse_ino_t ino), (req, ino))
+ALL(opendir, (fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi), (req, ino, fi))
+AT(readdir, (fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi),
+   (req, ino, size, off, fi))
+AT(readdirplus, (fuse_req_t req, fuse_ino_t ino, size_t size, off_t off,
+		 struct fuse_file_info *fi), (req, ino, size, off, fi))
+ALL(open, (fuse_req_t req, fuse_ino_t ino, struct fuse_file_info *fi), (req, ino, fi))
+AT(read, (fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, struct fuse_file_info *fi),
+   (req, ino, size, off, fi))
+AT(write, (fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_t off,
+	   struct fuse_file_info *fi), (req, ino, buf, size, off, fi))
+AT(fallocate, (fuse_req_t req, fuse_ino_t ino, int mode, off_t off, off_t len,
+	       struct fuse_file_info *fi), (req, ino, mode, off, len, fi))
+AT(lseek, (fuse_req_t req, fuse_ino_t ino, off_t off, int whence, struct fuse_file_info *fi),
+   (req, ino, off, whence, fi))
+OF(copy_file_range, (fuse_req_t req, fuse_ino_t in, off_t off_in, struct fuse_file_info *fi_in,
+		     fuse_ino_t out, off_t off_out, struct fuse_file_info *fi_out, size_t len,
+		     int flags), (req, in, off_in, fi_in, out, off_out, fi_out, len, flags),
+   in | out)
+AT(getxattr, (fuse_req_t req, fuse_ino_t ino, const char *name, size_t size),
+   (req, ino, name, size))
+AT(setxattr, (fuse_req_t req, fuse_ino_t ino, const char *name, const char *value, size_t size,
+	      int flags), (req, ino, name, value, size, flags))
+AT(listxattr, (fuse_req_t req, fuse_ino_t ino, size_t size), (req, ino, size))
+AT(removexattr, (fuse_req_t req, fuse_ino_t ino, const char *name), (req, ino, name))
 /* clang-format on */
 
 /*

@@ -31,8 +31,6 @@
 #define FS_TIMEOUT_S 86400.0
 /* Ids are never used twice, so one generation does; 0 would mean "unknown" to NFS. */
 #define FS_GENERATION 1
-/* The name in the root that is no key: where snapshots are shown. */
-#define FS_SNAPDIR ".snap"
 /* Largest write in one request, bytes. */
 #define FS_WRITE_MAX (1024u * 1024u)
 /* Largest buffer of directory entries in one answer, bytes. */
@@ -46,11 +44,30 @@
 
 /* A file that exists until the mount is ready, for its first open(); see fs_probe(). */
 #define FS_PROBE_NAME ".emdbfs.probe"
-#define FS_PROBE_ID   (UINT64_MAX - 1)
+#define FS_PROBE_ID   ((uint64_t)1 << 62)
 
+/* Set in the ids of all nodes in and below the directory of snapshots; see snapset.h. */
+#define FS_SNAP_BIT ((uint64_t)1 << 63)
+
+struct snapset;
+
+/*
+ * There is one for the mount, and one view of it for each open snapshot, which
+ * answers the requests about nodes in that snapshot: fs_of().
+ */
 struct fs {
-	emdb_db *db;                     /* immutable while requests come */
-	struct options opt;              /* immutable */
+	emdb_db *db;           /* immutable while requests come */
+	struct fs *root;       /* immutable; the mount's own, of itself too */
+	struct snapset *snaps; /* immutable while requests come; NULL: a view, or disabled */
+	uint64_t node_base;    /* immutable; added to an object's id: its node's */
+	uint64_t snap_number;  /* immutable; of the snapshot, 0: none */
+	int64_t snap_btime_ns; /* immutable; of the snapshot, 0: the present is shown */
+	_Atomic uint64_t refs; /* of a view: the kernel's references on its nodes */
+	uid_t owner;           /* immutable while requests come; of the store's directory */
+	gid_t group;           /* the same */
+	_Atomic int64_t
+		snaps_changed_ns; /* when the last snapshot was made, removed or renamed here */
+	struct options opt;       /* immutable */
 	_Atomic(struct notify *) notify; /* release when created, acquire by users; NULL before */
 	atomic_bool probing;             /* the probe file can be looked up */
 	atomic_bool over_uring;          /* the kernel uses the rings: its probe came so */
@@ -85,9 +102,17 @@ void fs_job_wait(struct fs *fs);
 
 /* ---- For handlers ---- */
 
+/* The view that the thread's current request is about; NULL: the mount's own.  See snapops.c. */
+extern _Thread_local struct fs *fs_view;
+
 static inline struct fs *fs_of(fuse_req_t req)
 {
-	return fuse_req_userdata(req);
+	return fs_view != NULL ? fs_view : fuse_req_userdata(req);
+}
+
+static inline bool fs_in_snapdir(fuse_ino_t ino)
+{
+	return (ino & FS_SNAP_BIT) != 0;
 }
 
 /*
@@ -109,14 +134,33 @@ int64_t fs_now_ns(void);
 struct timespec fs_timespec(int64_t ns);
 /* For how long the kernel may cache the object's name and attributes, s. */
 double fs_timeout(struct fs *fs, const struct emdb_attr *attr);
-void fs_stat(const struct emdb_attr *attr, struct stat *ret);
+/* The inode number of an object, for people; and the kernel's node, 0: it cannot have one. */
+uint64_t fs_ino(const struct fs *fs, uint64_t id);
+uint64_t fs_node(const struct fs *fs, uint64_t id);
+void fs_stat(const struct fs *fs, const struct emdb_attr *attr, struct stat *ret);
 /* Everything but the name. */
 void fs_entry(struct fs *fs, const struct emdb_attr *attr, struct fuse_entry_param *ret);
+
+/* An answer to the kernel takes a reference with it; it comes back. */
+static inline void fs_ref(struct fs *fs)
+{
+	if (fs->node_base != 0)
+		atomic_fetch_add_explicit(&fs->refs, 1, memory_order_relaxed);
+}
+static inline void fs_forget(struct fs *fs, uint64_t id, uint64_t count)
+{
+	emdb_node_forget(fs->db, id, count);
+	if (fs->node_base != 0)
+		atomic_fetch_sub_explicit(&fs->refs, count, memory_order_release);
+}
 
 void fs_reply_err(fuse_req_t req, emdb_err err);
 /* The attr's reference becomes the kernel's. */
 void fs_reply_entry(fuse_req_t req, const struct emdb_attr *attr);
 void fs_reply_attr(fuse_req_t req, const struct emdb_attr *attr);
+#if COMPAT_STATX
+void fs_reply_statx(fuse_req_t req, const struct emdb_attr *attr); /* node.c */
+#endif
 
 /*
  * A write, truncation or change of owner by somebody else than root takes
@@ -132,9 +176,9 @@ void fs_kill_privileges(fuse_req_t req, uint64_t id);
 /* ---- Names ---- */
 
 /* The name that is no key in this directory; NULL: all are. */
-static inline const char *fs_reserved(uint64_t parent)
+static inline const char *fs_reserved(const struct fs *fs, uint64_t parent)
 {
-	return parent == EMDB_ROOT ? FS_SNAPDIR : NULL;
+	return parent == EMDB_ROOT ? fs->opt.snapdirname : NULL;
 }
 
 struct fs_key {
@@ -145,11 +189,11 @@ struct fs_key {
 };
 
 /*
- * The key that a name in a directory stands for.  0, or an errno: ENOENT also
- * for the reserved name and for a shortened name without its key.
+ * The key that a name in a directory stands for.  0, or an errno: ENOENT for
+ * a shortened name without its key, EPERM for the reserved name and no other.
  */
 int fs_key_init(struct fs *fs, uint64_t parent, const char *name, struct fs_key *ret);
-/* The same for a name that is to be created: EPERM, EINVAL in those two cases. */
+/* The same for a name that is to be created: EINVAL, EPERM in those two cases. */
 int fs_key_init_new(struct fs *fs, uint64_t parent, const char *name, struct fs_key *ret);
 void fs_key_release(struct fs_key *key);
 

@@ -10,6 +10,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <time.h>
 
 #include "core/emdb.h"
@@ -22,6 +23,7 @@
 #include "fuse/paths.h"
 #include "fuse/session.h"
 #include "fuse/signals.h"
+#include "fuse/snapset.h"
 #include "fuse/unlock.h"
 
 enum exit_code {
@@ -46,7 +48,7 @@ enum exit_code {
 
 struct mount {
 	const struct options *options;
-	const struct paths *paths;
+	struct paths *paths;
 	struct daemon daemon;
 	struct fs fs;
 	struct session session;
@@ -156,6 +158,66 @@ static int open_unlocked(struct mount *m, struct emdb_options *options, emdb_err
 	return EXIT_DONE;
 }
 
+struct wanted {
+	const char *name;
+	struct emdb_snapshot found;
+};
+
+/* The last of them is the newest. */
+static bool find_snapshot(void *ctx, const struct emdb_snapshot *s)
+{
+	struct wanted *w = ctx;
+
+	if (strcmp(w->name, EMDB_SNAPSHOT_LATEST) == 0 || strcmp(w->name, s->name) == 0)
+		w->found = *s;
+	return true;
+}
+
+/* Goes on with the snapshot in place of the store, which somebody may have in use. */
+static int choose_snapshot(struct mount *m)
+{
+	struct wanted w = { .name = m->options->snapshot };
+	const emdb_err err = emdb_snapshot_list_at(m->paths->store, find_snapshot, &w);
+	char *path;
+
+	if (err != EMDB_OK) {
+		log_error("%s: %s", m->paths->store, emdb_strerror(err));
+		return code_of(err);
+	}
+	if (w.found.name[0] == '\0') {
+		log_error("%s: there is no snapshot '%s'", m->paths->store, w.name);
+		return EXIT_FAILED;
+	}
+	if (asprintf(&path, "%s/snapshots/%s", m->paths->store, w.found.name) == -1) {
+		log_error("out of memory");
+		return EXIT_FAILED;
+	}
+	free(m->paths->store);
+	m->paths->store = path;
+	m->fs.snap_btime_ns = w.found.created_ns;
+	return EXIT_DONE;
+}
+
+/* For .snap; without it the mount would be another one than was asked for. */
+static int open_snapshots(struct mount *m)
+{
+	struct stat st;
+
+	if (stat(m->paths->store, &st) == -1) {
+		log_error("%s: %s", m->paths->store, strerror(errno));
+		return EXIT_FAILED;
+	}
+	m->fs.owner = st.st_uid;
+	m->fs.group = st.st_gid;
+	if (m->options->snapdir == SNAPDIR_DISABLED || m->options->snapshot[0] != '\0')
+		return EXIT_DONE;
+	m->fs.snaps = snapset_new(&m->fs);
+	if (m->fs.snaps != NULL)
+		return EXIT_DONE;
+	log_error("out of memory");
+	return EXIT_FAILED;
+}
+
 static int open_store(struct mount *m)
 {
 	const struct options *o = m->options;
@@ -175,8 +237,14 @@ static int open_store(struct mount *m)
 		.on_expire_ctx = &m->fs,
 	};
 	emdb_err err;
-	const int code = open_unlocked(m, &options, &err);
+	int code;
 
+	if (o->snapshot[0] != '\0') {
+		code = choose_snapshot(m);
+		if (code != EXIT_DONE)
+			return code;
+	}
+	code = open_unlocked(m, &options, &err);
 	if (code != EXIT_DONE)
 		return code;
 	if (err == EMDB_OK)
@@ -188,8 +256,11 @@ static int open_store(struct mount *m)
 /* What was acknowledged and not flushed is flushed here: a failure must be heard. */
 static int close_store(struct mount *m, int code)
 {
-	const emdb_err err = emdb_close(m->fs.db);
+	emdb_err err;
 
+	snapset_free(m->fs.snaps);
+	m->fs.snaps = NULL;
+	err = emdb_close(m->fs.db);
 	m->fs.db = NULL;
 	if (err == EMDB_OK)
 		return code;
@@ -273,7 +344,10 @@ static int run(struct mount *m)
 	if (err != 0) {
 		log_error("cannot start a thread: %s", strerror(err));
 	} else if ((code = open_store(m)) == EXIT_DONE) {
-		code = close_store(m, mount_store(m));
+		code = open_snapshots(m);
+		if (code == EXIT_DONE)
+			code = mount_store(m);
+		code = close_store(m, code);
 		notify_free(m->session.notify);
 	}
 	fs_release(&m->fs);

@@ -11,6 +11,8 @@
 #include "fuse/fs.h"
 #include "fuse/ops.h"
 #include "fuse/uring.h"
+#include "fuse/snapdir.h"
+#include "fuse/snapset.h"
 
 /* ---- Lookup ---- */
 
@@ -53,6 +55,10 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	if (lookup_probe(req, parent, name))
 		return;
 	code = fs_key_init(fs, parent, name, &key);
+	if (code == EPERM && fs->snaps != NULL) {
+		snapdir_reply(req);
+		return;
+	}
 	if (code == 0) {
 		err = emdb_node_lookup(fs->db, parent, key.bytes, key.len, &attr);
 		code = emdb_err_errno(err);
@@ -60,7 +66,7 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 	}
 	if (code == 0)
 		fs_reply_entry(req, &attr);
-	else if (code == ENOENT)
+	else if (code == ENOENT || code == EPERM)
 		reply_absent(req);
 	else
 		(void)fuse_reply_err(req, code);
@@ -68,7 +74,9 @@ void op_lookup(fuse_req_t req, fuse_ino_t parent, const char *name)
 
 static void forget(struct fs *fs, fuse_ino_t ino, uint64_t count)
 {
-	if (ino != EMDB_ROOT && ino != FS_PROBE_ID)
+	if (fs_in_snapdir(ino))
+		snapset_forget(fs->snaps, ino, count);
+	else if (ino != EMDB_ROOT && ino != FS_PROBE_ID)
 		emdb_node_forget(fs->db, ino, count);
 }
 
@@ -139,25 +147,14 @@ static struct statx_timestamp timestamp_of(const struct timespec *t)
 }
 
 /* What getattr tells, and the time of birth. */
-void op_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_file_info *fi)
+void fs_reply_statx(fuse_req_t req, const struct emdb_attr *attr)
 {
 	struct fs *fs = fs_of(req);
-	struct emdb_attr attr;
+	const struct timespec birth = fs_timespec(attr->btime_ns);
 	struct statx stx = { 0 };
-	struct timespec birth;
 	struct stat st;
-	emdb_err err;
 
-	(void)flags;
-	(void)mask;
-	(void)fi;
-	err = emdb_node_getattr(fs->db, ino, &attr);
-	if (err != EMDB_OK) {
-		fs_reply_err(req, err);
-		return;
-	}
-	fs_stat(&attr, &st);
-	birth = fs_timespec(attr.btime_ns);
+	fs_stat(fs, attr, &st);
 	stx.stx_mask = STATX_BASIC_STATS | STATX_BTIME;
 	stx.stx_blksize = (uint32_t)st.st_blksize;
 	stx.stx_nlink = (uint32_t)st.st_nlink;
@@ -173,7 +170,22 @@ void op_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_f
 	stx.stx_mtime = timestamp_of(&st.st_mtim);
 	stx.stx_ctime = timestamp_of(&st.st_ctim);
 	stx.stx_btime = timestamp_of(&birth);
-	(void)fuse_reply_statx(req, 0, &stx, fs_timeout(fs, &attr));
+	(void)fuse_reply_statx(req, 0, &stx, fs_timeout(fs, attr));
+}
+
+void op_statx(fuse_req_t req, fuse_ino_t ino, int flags, int mask, struct fuse_file_info *fi)
+{
+	struct emdb_attr attr;
+	emdb_err err;
+
+	(void)flags;
+	(void)mask;
+	(void)fi;
+	err = emdb_node_getattr(fs_of(req)->db, ino, &attr);
+	if (err == EMDB_OK)
+		fs_reply_statx(req, &attr);
+	else
+		fs_reply_err(req, err);
 }
 #endif
 

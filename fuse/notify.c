@@ -22,6 +22,7 @@ enum job_kind {
 	JOB_DELETED, /* the name is gone */
 	JOB_LISTING, /* so are many in this directory */
 	JOB_CONTENT, /* forget the attributes and the pages of the child */
+	JOB_DROPPED, /* forget the name and all below it that nobody uses */
 };
 
 struct job {
@@ -120,6 +121,9 @@ static void notify_job(struct notify *n, const struct job *j, struct stale *s)
 		break;
 	case JOB_CONTENT:
 		(void)fuse_lowlevel_notify_inval_inode(n->se, j->child, 0, 0);
+		break;
+	case JOB_DROPPED:
+		(void)fuse_lowlevel_notify_inval_entry(n->se, j->parent, j->name, j->len);
 		break;
 	}
 }
@@ -285,6 +289,11 @@ void notify_changed(struct notify *n, uint64_t parent, uint64_t child, const cha
 void notify_attr(struct notify *n, uint64_t id)
 {
 	(void)fuse_lowlevel_notify_inval_inode(n->se, id, -1, 0);
+}
+
+void notify_dropped(struct notify *n, uint64_t parent, const char *name)
+{
+	enqueue(n, JOB_DROPPED, parent, 0, name);
 }
 
 void notify_content(struct notify *n, uint64_t id)

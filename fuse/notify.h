@@ -42,6 +42,8 @@ void notify_changed(struct notify *n, uint64_t parent, uint64_t child, const cha
  * keeps it from being freed meanwhile.
  */
 void notify_attr(struct notify *n, uint64_t id);
+/* Nothing changed, but the kernel shall forget the name and what it caches below it. */
+void notify_dropped(struct notify *n, uint64_t parent, const char *name);
 /* So is what it knows of the object: attributes and content, of a directory its listing. */
 void notify_content(struct notify *n, uint64_t id);
 /*

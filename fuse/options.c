@@ -8,6 +8,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fuse/names.h"
+
 /* Longest "name=value" in -o. */
 #define OPTION_MAX 4096
 
@@ -41,6 +43,9 @@ const char options_usage[] =
 	"  max_threads=N          request threads (2)\n"
 	"  io_uring, no_io_uring  requests through io_uring, or never (where it can be used)\n"
 	"  io_uring_q_depth=N     requests in each CPU's ring (8)\n"
+	"  snapdir=WHICH          the directory of snapshots: hidden, visible (listed), disabled\n"
+	"  snapdirname=NAME       what it is called (.snap)\n"
+	"  snapshot=NAME          show this snapshot alone, or the latest; implies ro\n"
 	"  segment_size=SIZE      of a new store's journal files (64M)\n"
 	"  verify=WHEN            check what is read: first, always, never\n"
 	"  encrypt                create the store encrypted; refuse one that is not\n"
@@ -246,6 +251,36 @@ static bool refuse_secret(struct options *o, const char *name, const char *value
 		    name);
 }
 
+static bool set_snapdir(struct options *o, const char *name, const char *value)
+{
+	if (strcmp(value, "hidden") == 0)
+		o->snapdir = SNAPDIR_HIDDEN;
+	else if (strcmp(value, "visible") == 0)
+		o->snapdir = SNAPDIR_VISIBLE;
+	else if (strcmp(value, "disabled") == 0)
+		o->snapdir = SNAPDIR_DISABLED;
+	else
+		return bad_value(o, name, value);
+	o->snapdir_given = true;
+	return true;
+}
+
+static bool set_snapdirname(struct options *o, const char *name, const char *value)
+{
+	if (!names_reservable(value))
+		return bad_value(o, name, value);
+	(void)snprintf(o->snapdirname, sizeof(o->snapdirname), "%s", value);
+	return true;
+}
+
+static bool set_snapshot(struct options *o, const char *name, const char *value)
+{
+	if (value[0] == '\0' || strlen(value) > EMDB_SNAPSHOT_NAME_MAX)
+		return bad_value(o, name, value);
+	(void)snprintf(o->snapshot, sizeof(o->snapshot), "%s", value);
+	return true;
+}
+
 /* Not offered (yet), but known by name: a better answer than "unknown". */
 static bool refuse(struct options *o, const char *name, const char *value)
 {
@@ -332,9 +367,9 @@ static const struct option_entry table[] = {
 	{ "ttl", VALUE, 0, set_ttl },
 	{ "ttl_on_replace", VALUE, 0, set_ttl_on_replace },
 	{ "verify", VALUE, 0, set_verify },
-	{ "snapdir", VALUE, 0, refuse },
-	{ "snapdirname", VALUE, 0, refuse },
-	{ "snapshot", VALUE, 0, refuse },
+	{ "snapdir", VALUE, 0, set_snapdir },
+	{ "snapdirname", VALUE, 0, set_snapdirname },
+	{ "snapshot", VALUE, 0, set_snapshot },
 	{ "encrypt", SET, FLAG(encrypt) },
 	{ "cipher", VALUE, 0, set_cipher },
 	{ "passfile", VALUE, 0, set_passfile },
@@ -476,6 +511,13 @@ static bool check_together(struct options *o)
 		return fail(o, "options 'allow_other' and 'allow_root' exclude each other");
 	if (secret_source_ambiguous(&o->secret))
 		return fail(o, "give one of 'passfile', 'extpass', 'passfd' and 'keyfile'");
+	/* The kernel would keep in its cache what somebody wrote to a file of a snapshot. */
+	if (o->writeback && o->snapdir_given && o->snapdir != SNAPDIR_DISABLED)
+		return fail(o, "option 'writeback' goes with 'snapdir=disabled' only");
+	if (o->writeback)
+		o->snapdir = SNAPDIR_DISABLED;
+	if (o->snapshot[0] != '\0')
+		o->read_only = true;
 	if (o->debug)
 		o->foreground = true;
 	if (o->max_threads == 0)
@@ -510,7 +552,7 @@ bool options_parse(int argc, char **argv, struct options *ret)
 	/* -o is read last, so that -s counts wherever it stands. */
 	int c;
 
-	*ret = (struct options){ .secret = { .fd = -1 } };
+	*ret = (struct options){ .secret = { .fd = -1 }, .snapdirname = OPTIONS_SNAPDIR };
 	ret->helper = argc > 0 && is_helper(argv[0]);
 	opterr = 0;
 	for (int pass = 0; pass < 2; pass++) {

@@ -35,6 +35,15 @@ enum options_transport {
 	TRANSPORT_DEVICE, /* reads and writes of /dev/fuse */
 };
 
+/* The name in the root that is no key, where snapshots are shown, unless snapdirname= says another. */
+#define OPTIONS_SNAPDIR ".snap"
+
+enum options_snapdir {
+	SNAPDIR_HIDDEN, /* there, and not listed */
+	SNAPDIR_VISIBLE,
+	SNAPDIR_DISABLED,
+};
+
 struct options {
 	const char *store;      /* as given; points into argv */
 	const char *mountpoint; /* the same */
@@ -49,6 +58,11 @@ struct options {
 	bool default_permissions;
 	bool nonempty;
 	bool suid, dev, noexec; /* of the mount; nosuid and nodev are the default */
+
+	enum options_snapdir snapdir;
+	bool snapdir_given;
+	char snapdirname[256]; /* reserved in the root, also when disabled */
+	char snapshot[256];    /* the one to mount alone; "": the present */
 
 	bool noxattr, noacl;
 	bool writeback;

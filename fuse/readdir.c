@@ -9,10 +9,12 @@
 #include "fuse/atime.h"
 #include "fuse/fs.h"
 #include "fuse/ops.h"
+#include "fuse/snapset.h"
 
-/* Positions of a listing: after ".", after ".."; the store's own are larger. */
-#define POS_DOT    1
-#define POS_DOTDOT 2
+/* Positions of a listing: after ".", "..", the directory of snapshots; the store's own are larger. */
+#define POS_DOT     1
+#define POS_DOTDOT  2
+#define POS_SNAPDIR 3
 /* What the kernel calls an inode number that it should ask for. */
 #define INO_UNKNOWN 0xffffffffu
 
@@ -55,18 +57,25 @@ static bool add(struct listing *l, const char *name, const struct fuse_entry_par
 
 static bool add_dots(struct listing *l, uint64_t pos)
 {
+	const struct fs *fs = fs_of(l->req);
 	struct fuse_entry_param e = { .attr.st_mode = S_IFDIR };
 	struct emdb_attr attr;
 
-	e.attr.st_ino = l->dir;
+	e.attr.st_ino = fs_ino(fs, l->dir);
 	if (pos < POS_DOT && !add(l, ".", &e, POS_DOT))
 		return false;
-	if (pos >= POS_DOTDOT)
+	if (l->dir == EMDB_ROOT && fs->node_base != 0)
+		e.attr.st_ino = SNAPDIR_INO;
+	else if (l->dir != EMDB_ROOT && emdb_node_getattr(fs->db, l->dir, &attr) == EMDB_OK &&
+		 attr.parent != 0)
+		e.attr.st_ino = fs_ino(fs, attr.parent);
+	if (pos < POS_DOTDOT && !add(l, "..", &e, POS_DOTDOT))
+		return false;
+	if (pos >= POS_SNAPDIR || l->dir != EMDB_ROOT || fs->snaps == NULL ||
+	    fs->opt.snapdir != SNAPDIR_VISIBLE)
 		return true;
-	if (l->dir != EMDB_ROOT && emdb_node_getattr(fs_of(l->req)->db, l->dir, &attr) == EMDB_OK &&
-	    attr.parent != 0)
-		e.attr.st_ino = attr.parent;
-	return add(l, "..", &e, POS_DOTDOT);
+	e.attr.st_ino = SNAPDIR_INO;
+	return add(l, fs->opt.snapdirname, &e, POS_SNAPDIR);
 }
 
 /* A damaged entry is listed by its name; asking for it tells the error. */
@@ -74,13 +83,18 @@ static bool add_entry(void *ctx, const void *key, size_t key_len, const struct e
 		      uint64_t next_pos)
 {
 	struct listing *l = ctx;
+	struct fs *fs = fs_of(l->req);
 	struct fuse_entry_param e = { .attr.st_ino = INO_UNKNOWN };
 	char name[NAMES_MAX + 1];
 
-	(void)names_from_key(key, key_len, fs_reserved(l->dir), name);
+	(void)names_from_key(key, key_len, fs_reserved(fs, l->dir), name);
 	if (attr != NULL)
-		fs_entry(fs_of(l->req), attr, &e);
-	return add(l, name, &e, next_pos);
+		fs_entry(fs, attr, &e);
+	if (!add(l, name, &e, next_pos))
+		return false;
+	if (l->plus && e.ino != 0)
+		fs_ref(fs);
+	return true;
 }
 
 /* The kernel did not get the answer: give back what it would have owned. */
@@ -92,7 +106,7 @@ static void give_back(struct fs *fs, const char *buf, size_t used)
 	while (used - at >= FUSE_NAME_OFFSET_DIRENTPLUS) {
 		memcpy(&d, buf + at, FUSE_NAME_OFFSET_DIRENTPLUS);
 		if (d.entry_out.nodeid != 0)
-			emdb_node_forget(fs->db, d.entry_out.nodeid, 1);
+			fs_forget(fs, d.entry_out.nodeid - fs->node_base, 1);
 		at += FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET_DIRENTPLUS + d.dirent.namelen);
 	}
 }
@@ -101,7 +115,7 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool pl
 {
 	struct fs *fs = fs_of(req);
 	struct listing l = { .req = req, .dir = ino, .plus = plus };
-	const uint64_t pos = off > POS_DOTDOT ? (uint64_t)off : 0;
+	const uint64_t pos = off > POS_SNAPDIR ? (uint64_t)off : 0;
 	emdb_err err = EMDB_OK;
 
 	l.size = size < FS_READDIR_MAX ? size : FS_READDIR_MAX;
@@ -110,7 +124,7 @@ static void list(fuse_req_t req, fuse_ino_t ino, size_t size, off_t off, bool pl
 		(void)fuse_reply_err(req, ENOMEM);
 		return;
 	}
-	if (off > POS_DOTDOT || add_dots(&l, (uint64_t)off))
+	if (off > POS_SNAPDIR || add_dots(&l, (uint64_t)off))
 		err = emdb_node_readdir(fs->db, ino, pos, plus ? EMDB_READDIR_REF : 0, add_entry,
 					&l);
 	atime_touch(fs, ino);

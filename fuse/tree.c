@@ -42,7 +42,7 @@ static bool visit(void *ctx, const void *key, size_t key_len, const struct emdb_
 	w->total.files++;
 	if (attr != NULL && S_ISREG(attr->mode))
 		w->total.bytes += attr->size;
-	if (atomic_load_explicit(&w->fs->ending, memory_order_relaxed))
+	if (atomic_load_explicit(&w->fs->root->ending, memory_order_relaxed))
 		w->err = EINTR;
 	return w->err == 0;
 }

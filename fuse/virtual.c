@@ -61,7 +61,7 @@ static void find_place(struct fs *fs, uint64_t id, struct place *ret)
 	ret->name[0] = '\0';
 	if (key != NULL &&
 	    emdb_node_key(fs->db, id, key, EMDB_KEY_MAX, &len, &ret->parent) == EMDB_OK)
-		(void)names_from_key(key, len, fs_reserved(ret->parent), ret->name);
+		(void)names_from_key(key, len, fs_reserved(fs, ret->parent), ret->name);
 	free(key);
 }
 
@@ -261,6 +261,16 @@ static int get_lsn(struct fs *fs, const struct emdb_attr *attr, struct value *re
 	return text(ret, "%" PRIu64, attr->lsn);
 }
 
+static int get_snap_btime(struct fs *fs, const struct emdb_attr *attr, struct value *ret)
+{
+	const int64_t ns = fs->snap_btime_ns; /* none is older than 1970 */
+
+	(void)attr;
+	if (ns == 0)
+		return ENODATA;
+	return text(ret, "%" PRId64 ".%09d", ns / 1000000000, (int)(ns % 1000000000));
+}
+
 static int get_rfiles(struct fs *fs, const struct emdb_attr *attr, struct value *ret)
 {
 	struct tree_total total;
@@ -286,6 +296,7 @@ static const struct virtual table[] = {
 	{ "ttl.basis", false, true, true, false, get_basis, set_basis },
 	{ "key", true, true, false, false, get_key, NULL },
 	{ "lsn", true, true, false, false, get_lsn, NULL },
+	{ "snap.btime", true, true, false, false, get_snap_btime, NULL },
 	{ "rfiles", false, true, false, true, get_rfiles, NULL },
 	{ "rbytes", false, true, false, true, get_rbytes, NULL },
 };

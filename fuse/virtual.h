@@ -9,6 +9,7 @@
  *	user.emdb.ttl.basis    dirs   create, modify             the same
  *	user.emdb.key          all    the raw key
  *	user.emdb.lsn          all    where the record is
+ *	user.emdb.snap.btime   all    in a snapshot: when it was made, Unix time secs.nsecs
  *	user.emdb.rfiles       dirs   files in it and below
  *	user.emdb.rbytes       dirs   their bytes
  *

@@ -9,6 +9,7 @@
 #include "fuse/access.h"
 #include "fuse/fs.h"
 #include "fuse/ops.h"
+#include "fuse/snapops.h"
 #include "fuse/virtual.h"
 
 /* Stack of a thread that counts a tree. */
@@ -63,13 +64,17 @@ struct slow_job {
 	fuse_ino_t ino;
 	const struct virtual *v;
 	size_t size;
+	struct fs *view; /* held */
 };
 
 static void *slow_main(void *arg)
 {
 	struct slow_job *job = arg;
 
+	fs_view = job->view;
 	get_virtual(job->req, job->ino, job->v, job->size);
+	fs_view = NULL;
+	snap_release(job->view);
 	fs_job_end(job->fs);
 	free(job);
 	return NULL;
@@ -78,20 +83,22 @@ static void *slow_main(void *arg)
 /* There is one thread per waiting caller, and no more. */
 static void get_slow(fuse_req_t req, fuse_ino_t ino, const struct virtual *v, size_t size)
 {
-	struct fs *fs = fs_of(req);
+	struct fs *fs = fuse_req_userdata(req);
 	struct slow_job *job = malloc(sizeof(*job));
 	pthread_attr_t attr;
 	pthread_t thread;
 	int err = ENOMEM;
 
 	if (job != NULL && pthread_attr_init(&attr) == 0) {
-		*job = (struct slow_job){ fs, req, ino, v, size };
+		*job = (struct slow_job){ fs, req, ino, v, size, snap_hold() };
 		(void)pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
 		(void)pthread_attr_setstacksize(&attr, SLOW_STACK);
 		fs_job_begin(fs);
 		err = pthread_create(&thread, &attr, slow_main, job);
-		if (err != 0)
+		if (err != 0) {
+			snap_release(job->view);
 			fs_job_end(fs);
+		}
 		(void)pthread_attr_destroy(&attr);
 	}
 	if (err == 0)

@@ -272,6 +272,11 @@ void log_message(enum emdb_log_level level, const char *format, ...)
 	(void)level, (void)format;
 }
 
+void log_from_store(void *ctx, enum emdb_log_level level, const char *message)
+{
+	(void)ctx, (void)level, (void)message;
+}
+
 void notify_deleted(struct notify *n, uint64_t parent, uint64_t child, const char *name)
 {
 	(void)n, (void)parent, (void)child, (void)name;
@@ -287,7 +292,22 @@ void notify_attr(struct notify *n, uint64_t id)
 	(void)n, (void)id;
 }
 
+void notify_content(struct notify *n, uint64_t id)
+{
+	(void)n, (void)id;
+}
+
+void notify_dropped(struct notify *n, uint64_t parent, const char *name)
+{
+	(void)n, (void)parent, (void)name;
+}
+
 void notify_settle(struct notify *n)
+{
+	(void)n;
+}
+
+void notify_wait(struct notify *n)
 {
 	(void)n;
 }

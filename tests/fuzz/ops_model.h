@@ -118,7 +118,7 @@ static const char *const xattr_names[XATTRS] = { "user.a", "user.b", "trusted.c"
 
 static char *no_name(struct input *in)
 {
-	static const char *const fixed[] = { "", ".", "..", "a/b", "/", FS_SNAPDIR };
+	static const char *const fixed[] = { "", ".", "..", "a/b", "/", OPTIONS_SNAPDIR };
 	static char buf[1200];
 	const uint32_t which = below(in, 8);
 

@@ -297,7 +297,7 @@ static void one_request(struct model *m)
 
 static void ops_begin(struct model *m, emdb_db *db)
 {
-	static const struct options opt = { 0 };
+	static const struct options opt = { .snapdirname = OPTIONS_SNAPDIR };
 	struct emdb_attr root;
 
 	memset(m, 0, sizeof(*m));
