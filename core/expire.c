@@ -207,6 +207,18 @@ emdb_err expire_step(emdb_db *db, uint64_t max, uint64_t *ret_removed)
 
 /* ---- The sweeper ----------------------------------------------------------------- */
 
+static bool is_due(emdb_db *db)
+{
+	struct ttl_item item;
+	bool due;
+
+	mutex_lock(&db->ttl_lock);
+	due = ttl_heap_peek(&db->ttl, &item) && ttl_expired(item.expires_ms, db_now_ms(db));
+	mutex_unlock(&db->ttl_lock);
+	return due;
+}
+
+/* What was removed says nothing about what is due: entries whose deadline moved are looked at too. */
 static void *sweeper_main(void *arg)
 {
 	emdb_db *const db = arg;
@@ -215,11 +227,13 @@ static void *sweeper_main(void *arg)
 	while (!db->stop) {
 		uint64_t removed = 0;
 		emdb_err err;
+		bool more;
 
 		mutex_unlock(&db->sweep_lock);
 		err = expire_step(db, SWEEP_STEP, &removed);
+		more = !err && is_due(db);
 		mutex_lock(&db->sweep_lock);
-		if (!err && removed == SWEEP_STEP)
+		if (more)
 			continue;
 		if (!db->stop)
 			(void)cond_wait_until(&db->sweep_cond, &db->sweep_lock,
