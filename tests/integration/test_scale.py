@@ -86,6 +86,114 @@ def test_a_million_files_in_one_directory(mount):
     one_directory(mount, 1_000_000)
 
 
+def entries(where):
+    return int(subprocess.run("ls -f | wc -l", shell=True, cwd=where, check=True, capture_output=True).stdout) - 2
+
+
+PROBER = """
+import os, sys, time
+longest = count = 0
+while not os.path.exists(sys.argv[1] + "/stop"):
+    start = time.monotonic()
+    with open(sys.argv[1] + "/probe", "wb") as f:
+        f.write(b"x" * 300)
+    os.stat(sys.argv[1] + "/probe")
+    os.unlink(sys.argv[1] + "/probe")
+    longest = max(longest, time.monotonic() - start)
+    count += 1
+print(count, longest)
+"""
+
+
+@pytest.mark.emdb
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("count", [int(os.environ.get("EMDB_FILES", 1_000_000))])
+def test_a_million_files_expire_on_time(mount, count):
+    """Due within 20 s, after being known to the kernel, while somebody goes on making and removing files."""
+    clock = Clock(count)
+    half = count // 2
+    wheres = [mount / name for name in ("one", "two")]
+    created = time.time()
+    for where in wheres:
+        where.mkdir()
+    # Their deadlines are 20 s apart, whenever each was made.
+    maker = MAKER.replace("    os.close(f)", "    os.setxattr(f, 'user.emdb.ttl', b'@%.3f' % (float(sys.argv[4]) + i % 1000 / 50))\n"
+                          "    os.close(f)")
+    due = created + count / 1_500 + 60
+    makers = [subprocess.Popen([sys.executable, "-c", maker, where, "0", str(half), str(due)]) for where in wheres]
+    assert [m.wait() for m in makers] == [0, 0]
+    clock.lap(f"create {count} with deadlines")
+    assert time.time() < due, "this machine is too slow for the deadlines of this test"
+    assert [entries(where) for where in wheres] == [half, half]
+    with subprocess.Popen([sys.executable, "-c", PROBER, mount.mnt], stdout=subprocess.PIPE, text=True) as prober:
+        time.sleep(max(0, due - 1 - time.time()))
+        assert os.path.exists(wheres[0] / "file-0000999")
+        while time.time() < due + 21:
+            for i in (0, 500, 999):
+                before = time.time()
+                there = os.path.exists(wheres[0] / f"file-{i:07}")
+                when = due + i / 50
+                assert there or time.time() > when, f"{i} left early"
+                # Names that the kernel caches live as long as it was told, to the tick of its clock.
+                assert not there or before < when + 0.1, f"{i} is still there {before - when:.3f} s late"
+            time.sleep(0.02)
+        left = {where: entries(where) for where in wheres}
+        print(f"one second after the last deadline {sum(left.values())} of {count} are listed")
+        while any(entries(where) for where in wheres):
+            assert time.time() < due + 20 + 120
+            time.sleep(0.2)
+        print(f"the last was removed {time.time() - due - 19.98:.1f} s after its deadline")
+        put(mount / "stop")
+        done, longest = prober.communicate()[0].split()
+    print(f"meanwhile {done} rounds of create, write, stat, unlink; the longest took {float(longest) * 1e3:.0f} ms")
+    assert float(longest) < 5
+    os.rmdir(wheres[0])
+    journal = mount.store / "journal"
+    for _ in range(600):
+        held = sum(f.stat().st_size for f in journal.iterdir())
+        if held < 5 * 64 * MIB:
+            break
+        time.sleep(0.2)
+    print(f"journal: {held / MIB:.0f} MiB")
+    assert held < 5 * 64 * MIB
+
+
+@pytest.mark.emdb
+@pytest.mark.long
+@pytest.mark.timeout(3600)
+@pytest.mark.parametrize("count", [int(os.environ.get("EMDB_FILES", 1_000_000))])
+def test_a_million_files_in_a_snapshot(mount, count):
+    where = mount / "many"
+    where.mkdir()
+    clock = Clock(count)
+    half = count // 2
+    makers = [subprocess.Popen([sys.executable, "-c", MAKER, where, str(a), str(b)])
+              for a, b in ((0, half), (half, count))]
+    assert [m.wait() for m in makers] == [0, 0]
+    clock.lap(f"create {count}")
+    with subprocess.Popen([sys.executable, "-c", PROBER, mount.mnt], stdout=subprocess.PIPE, text=True) as prober:
+        for n in range(5):
+            time.sleep(0.5)
+            start = time.monotonic()
+            os.mkdir(mount / f".snap/{n}")
+            print(f"snapshot: {(time.monotonic() - start) * 1e3:.1f} ms")
+        put(mount / "stop")
+        done, longest = prober.communicate()[0].split()
+    print(f"meanwhile {done} rounds of create, write, stat, unlink; the longest took {float(longest) * 1e3:.0f} ms")
+    assert float(longest) < 5
+    start = time.monotonic()
+    assert get(mount / ".snap/4/many/file-0000001") == b"1"
+    print(f"first look into it: {(time.monotonic() - start) * 1e3:.0f} ms")
+    clock.lap("snapshots")
+    run("rm", "-rf", where)
+    clock.lap("rm -rf")
+    assert entries(mount / ".snap/4/many") == count
+    clock.lap("ls -f | wc -l in the snapshot")
+    for i in range(0, count, count // 1000):
+        assert get(mount / f".snap/4/many/file-{i:07}") == b"%d" % i
+
+
 @pytest.mark.parametrize("count", [2000, pytest.param(100_000, marks=pytest.mark.long)])
 def test_many_directories(mount, count):
     """Each with a file: directories must not cost much memory."""
