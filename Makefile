@@ -246,6 +246,9 @@ bench-publish:
 bench-engine: $(BIN)/bench/engine
 	$(Q)$< $(ENGINE_ARGS) $(or $(BENCH_DIR),$(BIN))
 
+bench-space: all $(BIN)/bench/space
+	$(Q)EMDB_BIN=$(abspath $(BIN)) tools/bench/space.sh $(BENCH_ARGS)
+
 # ---- Try it ----
 
 # True also of a mount whose daemon was killed, which emdbfs cleans up by itself. What tells the two
@@ -294,4 +297,4 @@ clean:
 .PHONY: all deps deps-test libfuse check check-all unit-build bench-build check-unit check-crash check-examples \
 	check-asan check-tsan \
 	check-integration check-long fuzz fuzz-build fuzz-smoke check-symbols check-layers format-check \
-	format bench bench-publish bench-engine mount umount install uninstall clean FORCE
+	format bench bench-publish bench-engine bench-space mount umount install uninstall clean FORCE
