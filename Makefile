@@ -83,7 +83,7 @@ CRASH	:= $(patsubst %.c,$(O)/%,$(wildcard tests/crash/crash_*.c))
 # What has threads: the others only take time under ThreadSanitizer.
 TSAN_TESTS ?= $(filter-out test_names test_acl test_ttl test_extent test_format% test_golden test_error test_store test_index_ord test_view,$(TESTS))
 # Waits for most of its time; test_race expires under it.
-override TSAN_TESTS := $(filter-out test_expire,$(TSAN_TESTS))
+TSAN_TESTS := $(filter-out test_expire,$(TSAN_TESTS))
 UNIT	:= $(TESTS:%=$(O)/tests/unit/%)
 FUZZERS := $(patsubst %.c,$(O)/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCHES := $(patsubst tools/bench/%.c,$(BIN)/bench/%,$(wildcard tools/bench/*.c))
