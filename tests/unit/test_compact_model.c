@@ -7,6 +7,7 @@
 #include "tests/unit/compact_help.h"
 
 #include "tests/unit/model_ops.h"
+#include "tests/unit/secret.h"
 
 static void store_open(int percent)
 {
@@ -14,6 +15,7 @@ static void store_open(int percent)
 	struct emdb_options opts = { .size = sizeof(opts),
 				     .flags = EMDB_OPEN_CREATE,
 				     .segment_bytes = EMDB_SEGMENT_MIN,
+				     .secret = test_secret(),
 				     .sweep_interval_ms = -1,
 				     .commit_interval_s = -1,
 				     .compact_percent = percent,

@@ -5,7 +5,7 @@
  * way. Afterwards it must be one of the two, and the one after when the operation had returned.
  * KILLS says how often, SEED how.
  */
-#include "tests/unit/test.h"
+#include "tests/unit/secret.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -391,6 +391,7 @@ static void store_open(const char *path)
 	const struct emdb_options opts = { .size = sizeof(opts),
 					   .flags = EMDB_OPEN_CREATE,
 					   .segment_bytes = EMDB_SEGMENT_MIN,
+					   .secret = test_secret(),
 					   .detail = &detail };
 	const emdb_err err = emdb_open(path, &opts, &db);
 
@@ -463,7 +464,7 @@ TEST(test_kill__the_state_is_before_or_after)
 
 		kill_once(path, &rnd);
 		if (test_rand(&rnd) % 2)
-			CHECK_OK(emdb_check(path, NULL, NULL, &report));
+			CHECK_OK(emdb_check_secret(path, test_secret(), NULL, NULL, &report));
 		store_open(path);
 		for (int t = 0; t < THREADS; t++)
 			check_worker(&sh->workers[t], p);

@@ -4,6 +4,7 @@
  * every restart, orderly or by death. OPS says how many operations each run has, SEED which.
  */
 #include "tests/unit/model_ops.h"
+#include "tests/unit/secret.h"
 
 #include <fcntl.h>
 #include <glob.h>
@@ -31,6 +32,7 @@ static void store_open(unsigned int flags)
 	struct emdb_options opts = { .size = sizeof(opts),
 				     .flags = flags,
 				     .segment_bytes = EMDB_SEGMENT_MIN,
+				     .secret = test_secret(),
 				     .sweep_interval_ms = chance(50) ? 1 : -1,
 				     .commit_interval_s = -1,
 				     .flush =
@@ -68,7 +70,7 @@ static void check_disk(void)
 {
 	struct emdb_check_report report;
 
-	OK(emdb_check(dir, found_fault, NULL, &report));
+	OK(emdb_check_secret(dir, test_secret(), found_fault, NULL, &report));
 	want_u64(report.bad_frames, 0, "bad frames");
 	want_u64(report.lost_bytes, 0, "lost bytes");
 }

@@ -10,6 +10,7 @@
 #include "core/base.h"
 #include "core/storedir.h"
 #include "tests/unit/test.h"
+#include "tests/unit/secret.h"
 
 #define KEYS  60
 #define SHOTS 6
@@ -41,6 +42,7 @@ static emdb_db *open_at(const char *name, unsigned int flags)
 	const struct emdb_options o = { .size = sizeof(o),
 					.flags = flags,
 					.segment_bytes = EMDB_SEGMENT_MIN,
+					.secret = test_secret(),
 					.detail = &detail };
 	emdb_db *db = NULL;
 	const emdb_err err = emdb_open(at(name), &o, &db);
