@@ -98,7 +98,7 @@ static inline void each_file(const char *dir, file_fn fn, void *ctx)
 		ssize_t n;
 		int fd;
 
-		snprintf(path, sizeof(path), "%s/%s", dir, e->d_name);
+		CHECK((size_t)snprintf(path, sizeof(path), "%s/%s", dir, e->d_name) < sizeof(path));
 		if (strcmp(e->d_name, ".") == 0 || strcmp(e->d_name, "..") == 0 ||
 		    lstat(path, &st) != 0)
 			continue;
