@@ -8,6 +8,8 @@ disagree, one of them or the manual page is wrong.
     python3 emdbfmt.py STORE            what the store holds, as JSON lines
     python3 emdbfmt.py --frames STORE   every record of the journal
 
+Of an encrypted store it sees the frames, not what is in them.
+
 It reads undamaged stores, closed or left open by a process of this boot that
 was killed; anything else is a FormatError.
 """
@@ -112,6 +114,10 @@ MANIFEST_GAP = struct.Struct("<Q Q")
 SEGMENT_HEADER = 256
 SEALED = 1
 SEEDED = 1  # feature bit: the CRCs of frames begin with their segment's salt
+ENCRYPTED = 2
+PADDED = 8  # there may be zeros where tags were
+TAG = 16
+CLEAN, MAC = 1, 2  # flags of the manifest
 
 
 @dataclasses.dataclass
@@ -123,6 +129,7 @@ class Superblock:
     created_ns: int
     frozen_ms: int
     seeded: bool
+    encrypted: bool
 
 
 def read_superblock(data):
@@ -133,10 +140,17 @@ def read_superblock(data):
     expect(version == 1, "superblock: version")
     expect(crc32c(data[:4092]) == struct.unpack_from("<I", data, 4092)[0], "superblock: CRC")
     expect(20 <= shift <= 30, "superblock: segment_shift")
-    expect(incompat & ~SEEDED == 0 and cipher == 0, "superblock: features this reader does not know")
-    expect(reserved == 0 and not any(data[SUPER.size:4092]), "superblock: reserved bytes")
+    expect(incompat & ~(SEEDED | ENCRYPTED | PADDED) == 0 and cipher <= 2,
+           "superblock: features this reader does not know")
+    expect(bool(cipher) == bool(incompat & ENCRYPTED), "superblock: cipher")
+    expect(reserved == 0 and not any(data[120:128]) and not any(data[160:1024]) and
+           not any(data[3072:4092]), "superblock: reserved bytes")
+    slots = [data[at:at + 256] for at in range(1024, 3072, 256)]
+    expect(any(slot[0] for slot in slots) == bool(cipher) and
+           all(slot[0] or not any(slot) for slot in slots), "superblock: key slots")
     expect(frozen or not number, "superblock: a snapshot's number, but no snapshot")
-    return Superblock(shift, uuid, uid, gid, created, frozen, bool(incompat & SEEDED))
+    return Superblock(shift, uuid, uid, gid, created, frozen, bool(incompat & SEEDED),
+                      bool(cipher))
 
 
 @dataclasses.dataclass
@@ -154,6 +168,7 @@ def read_manifest(data, uuid):
      gap_count) = MANIFEST.unpack_from(data)
     expect(magic == b"EMDBMANI" and version == 1 and own == uuid, "manifest: header")
     want = MANIFEST.size + count * MANIFEST_SEGMENT.size + gap_count * MANIFEST_GAP.size + 4
+    want += 32 if flags & MAC else 0
     expect(length == len(data) == want, "manifest: length")
     expect(crc32c(data[:-4]) == struct.unpack("<I", data[-4:])[0], "manifest: CRC")
     at = MANIFEST.size
@@ -179,7 +194,9 @@ def check_segment_header(data, ident, sb):
     expect(crc32c(data[:252]) == struct.unpack_from("<I", data, 252)[0], f"segment {ident}: CRC")
     expect(uuid == sb.uuid and own == ident and shift == sb.segment_shift,
            f"segment {ident}: of another store or place")
-    expect(not any(data[SEGMENT.size:252]), f"segment {ident}: reserved bytes")
+    tags, count = struct.unpack_from("<QI", data, 96)
+    expect(not any(data[108:252]), f"segment {ident}: reserved bytes")
+    expect(tags + 20 * count <= len(data) if tags else not count, f"segment {ident}: tags")
     return boot, crc32c(salt) if sb.seeded else 0
 
 
@@ -294,7 +311,7 @@ def read_record(kind, ref, data):
         r.flags = c.varint()
     if r.has(F_VALUE):
         r.value = c.blob()
-    expect(c.left() < 8 and not any(c.bytes(c.left())), "record: padding")
+    expect(c.left() < 8 + TAG and not any(c.bytes(c.left())), "record: padding")
     return r
 
 
@@ -372,7 +389,8 @@ class Journal:
                 continue
             kind, size = frame
             self.frames += 1
-            yield from frame_records(data, at, base + at, kind, size)
+            if not self.sb.encrypted:
+                yield from frame_records(data, at, base + at, kind, size)
             at += size
             if kind == SEAL:
                 return
