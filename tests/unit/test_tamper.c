@@ -215,7 +215,7 @@ static void each_frame_bit(struct victim *v, bool fix)
 		}
 	}
 	printf("%zu bits\n", n);
-	CHECK(n > 50);
+	CHECK(n > 10);
 }
 
 TEST(test_tamper__bits_of_frames)
