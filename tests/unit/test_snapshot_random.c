@@ -6,6 +6,8 @@
 #include "core/emdb.h"
 
 #include <glob.h>
+#include <stdlib.h>
+#include <time.h>
 
 #include "core/base.h"
 #include "core/storedir.h"
@@ -194,16 +196,11 @@ static void roll_back(unsigned int i)
 	now = shots[i];
 }
 
-TEST(test_snapshot_random__what_is_gone_stays_gone)
+static void run(struct emdb_io *io, uint64_t rnd)
 {
 	const struct emdb_compact_options all = { .size = sizeof(all), .min_dead_percent = 1 };
-	uint64_t rnd = test_seed();
-	struct emdb_io *const io = emdb_io_posix_new();
-	emdb_db *db;
+	emdb_db *db = open_at("store", EMDB_OPEN_CREATE);
 
-	CHECK(io);
-	base_dir = test_dir();
-	db = open_at("store", EMDB_OPEN_CREATE);
 	for (int step = 0; step < STEPS; step++) {
 		const unsigned int r = (unsigned int)(test_rand(&rnd) % 100);
 		const unsigned int i = (unsigned int)(test_rand(&rnd) % KEYS);
@@ -244,6 +241,32 @@ TEST(test_snapshot_random__what_is_gone_stays_gone)
 	for (unsigned int i = 0; i < SHOTS; i++)
 		look_at_shot(db, i);
 	CHECK_OK(emdb_close(db));
+}
+
+static void start_over(struct emdb_io *io)
+{
+	CHECK_OK(storedir_remove(io, AT_FDCWD, at("store")));
+	CHECK_OK(storedir_remove(io, AT_FDCWD, at("backup")));
+	memset(&now, 0, sizeof(now));
+	memset(shots, 0, sizeof(shots));
+	memset(&backup_state, 0, sizeof(backup_state));
+}
+
+/* Once, or for minutes; a seed that failed is the one to be given then. */
+TEST(test_snapshot_random__what_is_gone_stays_gone)
+{
+	const time_t end = time(NULL) + (getenv("EMDB_LONG") != NULL ? 180 : 0);
+	struct emdb_io *const io = emdb_io_posix_new();
+	uint64_t seed = test_seed();
+
+	CHECK(io);
+	base_dir = test_dir();
+	run(io, seed);
+	while (time(NULL) < end) {
+		printf("seed %" PRIu64 "\n", ++seed);
+		start_over(io);
+		run(io, seed);
+	}
 	emdb_io_free(io);
 }
 
