@@ -352,6 +352,19 @@ def test_one_mounted_alone(mount, make_mount):
         assert done.returncode == 1 and name in done.stderr
 
 
+def test_in_an_encrypted_store(make_mount, scratch):
+    put(scratch / "pass", b"word\n")
+    secret = f"passfile={scratch}/pass"
+    mount = make_mount(["encrypt", secret])
+    fill(mount.mnt, 1)
+    want = fingerprint(mount.mnt)
+    os.mkdir(mount / ".snap/s")
+    shutil.rmtree(mount / "d")
+    same_trees(without_ids(want), without_ids(fingerprint(mount / ".snap/s")))
+    alone = make_mount(["snapshot=s", secret], store=mount.store)
+    same_trees(want, fingerprint(alone.mnt))
+
+
 def test_tools_inside(mount, scratch):
     need("rsync", "tar", "git", "diff")
     git = ["git", "-C", mount / "work", "-c", "user.name=x", "-c", "user.email=x@y"]
