@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from harness import is_mounted, run, wait_until
+from harness import Mount, build_dir, is_mounted, run, wait_until
 
 pytestmark = pytest.mark.emdb
 
@@ -146,6 +146,58 @@ def test_answers_from_another_thread_for_minutes(uring, make_mount):
     print(work(uring, 120, writers=4, syncers=8))
     mount = make_mount(["io_uring_q_depth=1", "sync"])
     print(work(mount, 60, writers=4, syncers=8))
+
+
+@pytest.fixture
+def bare(uring, scratch):
+    """The benchmarks' file system in memory, whose fsync another thread answers at once."""
+    program = build_dir() / "bench" / "nullfs"
+    if not program.is_file():
+        pytest.skip("no bench/nullfs: make bench-build")
+    mount = Mount(scratch)
+    mount.command = lambda options, foreground=True: [
+        str(program), str(mount.mnt), *(["-o", ",".join(options)] if options else []), "-a"]
+    mount.start(["allow_other"])
+    yield mount
+    mount.dispose()
+
+
+SYNCER = """
+import os, sys, time
+fd, end, n = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT, 0o644), time.monotonic() + float(sys.argv[2]), 0
+while time.monotonic() < end:
+    for _ in range(64):
+        os.fsync(fd)
+    n += 64
+    if sys.argv[3] == "write":
+        assert os.pwrite(fd, b"x" * 512, n * 8) == 512
+print(n)
+"""
+
+
+def stress(mount, seconds):
+    """Only syncing, from more processes than a ring has places: a request lost hangs one of them."""
+    started = [subprocess.Popen([sys.executable, "-c", SYNCER, str(mount / f"f{i}"), str(seconds),
+                                 "write" if i % 4 == 0 else "sync"], stdout=subprocess.PIPE, text=True)
+               for i in range(24)]
+    for process in started:
+        try:
+            out, _ = process.communicate(timeout=seconds + 60)
+        except subprocess.TimeoutExpired:
+            stacks = mount.stacks()
+            mount.kill9()
+            pytest.fail(f"a request was never answered\n{mount.tail()}\n{stacks}")
+        assert process.returncode == 0 and int(out) > 0
+    assert "SQE" not in mount.tail() and "commit_id" not in mount.tail(), mount.tail()
+
+
+def test_all_answers_from_another_thread(bare):
+    stress(bare, 3)
+
+
+@pytest.mark.long
+def test_all_answers_from_another_thread_for_minutes(bare):
+    stress(bare, 150)
 
 
 @pytest.mark.parametrize("how", ["lazy", "signal"])

@@ -2,12 +2,13 @@
 /*
  * nullfs: the floor of any FUSE file system, for comparison.
  *
- *	nullfs MOUNTPOINT [-o opt,...]
+ *	nullfs MOUNTPOINT [-o opt,...] [-a]
  *
  * Files live in plain memory and are gone in the end.  It shares the daemon's
  * connection to the kernel (fuse/session.c: flags, transport, threads), asks
  * for the same requests, and does next to nothing for each: what the daemon
- * takes longer is its own doing.  Only what benchmarks need is there: no hard
+ * takes longer is its own doing.  With -a another thread answers fsync(2), as the
+ * daemon's flusher does, to put libfuse under that stress without a disk.  Only what benchmarks need is there: no hard
  * links, no extended attributes, no device files, nobody else's files.
  */
 #include <errno.h>
@@ -533,12 +534,74 @@ static void null_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t s
 		(void)fuse_reply_err(req, ENOSPC);
 }
 
+/* What the other thread is to answer. */
+struct waiting {
+	struct waiting *next;
+	fuse_req_t req;
+};
+
+static struct {
+	bool on; /* immutable while requests come */
+	pthread_t thread;
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+	struct waiting *first; /* guarded by lock, as is stop */
+	bool stop;
+} other = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+
+static void *other_main(void *arg)
+{
+	struct waiting *w, *next;
+	bool stop;
+
+	(void)arg;
+	do {
+		(void)pthread_mutex_lock(&other.lock);
+		while (other.first == NULL && !other.stop)
+			(void)pthread_cond_wait(&other.changed, &other.lock);
+		w = other.first;
+		other.first = NULL;
+		stop = other.stop;
+		(void)pthread_mutex_unlock(&other.lock);
+		for (; w != NULL; w = next) {
+			next = w->next;
+			(void)fuse_reply_err(w->req, 0);
+			free(w);
+		}
+	} while (!stop);
+	return NULL;
+}
+
 static void null_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
 {
+	struct waiting *w = other.on ? malloc(sizeof(*w)) : NULL;
+
 	(void)ino;
 	(void)datasync;
 	(void)fi;
-	(void)fuse_reply_err(req, 0);
+	if (w == NULL) {
+		(void)fuse_reply_err(req, 0);
+		return;
+	}
+	(void)pthread_mutex_lock(&other.lock);
+	*w = (struct waiting){ other.first, req };
+	other.first = w;
+	(void)pthread_cond_signal(&other.changed);
+	(void)pthread_mutex_unlock(&other.lock);
+}
+
+/* session_close() waits for answers of other threads, so that none comes after it. */
+void fs_job_wait(struct fs *fs)
+{
+	(void)fs;
+	if (!other.on)
+		return;
+	(void)pthread_mutex_lock(&other.lock);
+	other.stop = true;
+	(void)pthread_cond_signal(&other.changed);
+	(void)pthread_mutex_unlock(&other.lock);
+	(void)pthread_join(other.thread, NULL);
+	other.on = false;
 }
 
 /* ---- Attributes ---- */
@@ -626,12 +689,6 @@ static void null_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size
 
 /* ---- Serving ---- */
 
-/* session_close() waits for answers of other threads; here there are none. */
-void fs_job_wait(struct fs *fs)
-{
-	(void)fs;
-}
-
 static const struct fuse_lowlevel_ops null_ops = {
 	.init = session_init_conn,
 	.lookup = null_lookup,
@@ -678,8 +735,12 @@ int main(int argc, char **argv)
 	pthread_t thread;
 	int i, code = 1;
 
+	if (argc > 2 && strcmp(argv[argc - 1], "-a") == 0) {
+		other.on = true;
+		argc--;
+	}
 	if (argc < 2 || argc > 6) {
-		(void)fputs("usage: nullfs MOUNTPOINT [-o opt,...]\n", stderr);
+		(void)fputs("usage: nullfs MOUNTPOINT [-o opt,...] [-a]\n", stderr);
 		return 2;
 	}
 	for (i = 1; i < argc; i++)
@@ -692,6 +753,8 @@ int main(int argc, char **argv)
 	}
 	fs.opt = options;
 	if (make(S_IFDIR | 0755, getuid(), getgid()) == NULL)
+		return 1;
+	if (other.on && pthread_create(&other.thread, NULL, other_main, NULL) != 0)
 		return 1;
 	if (session_open(&session, &fs, &null_ops, "nullfs", options.mountpoint) &&
 	    pthread_create(&thread, NULL, starter, &session) == 0) {
