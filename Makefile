@@ -81,7 +81,7 @@ LIBS	:= $(BIN)/libemdb.a $(BIN)/libemdb.so.$(SOVERSION)
 TESTS	?= $(basename $(notdir $(wildcard tests/unit/test_*.c)))
 CRASH	:= $(patsubst %.c,$(O)/%,$(wildcard tests/crash/crash_*.c))
 # What has threads: the others only take time under ThreadSanitizer.
-TSAN_TESTS ?= $(filter-out test_names test_acl test_ttl test_extent test_format% test_golden test_error test_store test_index_ord test_view,$(TESTS))
+TSAN_TESTS ?= $(filter-out test_names test_acl test_ttl test_extent test_format% test_golden test_error test_store test_index_ord test_view test_kv test_group test_appdir,$(TESTS))
 # Waits for most of its time; test_race expires under it.
 TSAN_TESTS := $(filter-out test_expire,$(TSAN_TESTS))
 # One thread at work, and much that waits for the disk.
@@ -282,6 +282,9 @@ install: all
 		'Description: Embedded log-structured key-value store' 'Libs: -L$(LIBDIR) -lemdb' \
 		'Libs.private: $(CORE_LIBS)' 'Cflags: -I$(PREFIX)/include' >$(D)$(LIBDIR)/pkgconfig/emdb.pc
 	$(Q)$(foreach s,1 3 5 7 8,$(call put,644,$(call man,$(s)),$(MANDIR)/man$(s)) &&) :
+# A page for each function: the one that names it.
+	$(Q)cd $(D)$(MANDIR)/man3 && for p in *-*.3; do for f in $$(sed -n 's/^\.Nm \(emdb_[a-z_]*\).*/\1/p' "$$p"); do \
+		ln -sf "$$p" "$$f.3"; done; done
 	$(Q)$(call put,644,$(wildcard packaging/systemd/system/*),$(UNITDIR)/system)
 	$(Q)$(call put,644,$(wildcard packaging/systemd/user/*),$(UNITDIR)/user)
 	$(Q)$(call put,644,$(wildcard packaging/modprobe.d/*),$(MODPROBEDIR))
