@@ -218,6 +218,11 @@ check-long: all
 	$(SUB) FUZZ_SECONDS=120 fuzz-smoke
 	$(SUB) EMDB_LONG=1 VARIANT=asan check-unit check-crash
 	$(SUB) EMDB_LONG=1 check-crash check-integration
+	$(SUB) EMDB_LONG=1 check-uring
+# With the private libfuse, where it can be had, and the kernel's switch on, where it is ours to set.
+check-uring: libfuse
+	$(SUB) BUILD=$(BUILD)/uring all bench-build
+	$(SUB) BUILD=$(BUILD)/uring PYTEST_ARGS='--io-uring $(PYTEST_ARGS)' check-integration
 
 fuzz:
 ifneq ($(HAVE_CLANG),)
@@ -301,5 +306,5 @@ clean:
 
 .PHONY: all deps deps-test libfuse check check-all unit-build bench-build check-unit check-crash check-examples \
 	check-asan check-tsan \
-	check-integration check-long fuzz fuzz-build fuzz-smoke check-symbols check-layers format-check \
+	check-integration check-long check-uring fuzz fuzz-build fuzz-smoke check-symbols check-layers format-check \
 	format bench bench-publish bench-engine bench-space mount umount install uninstall clean FORCE
