@@ -18,6 +18,14 @@ static const uint8_t other_key[33] = "another key of thirty-two bytes.";
 static const struct emdb_secret secret = { EMDB_SECRET_KEY, raw_key, 32, NULL, 0, 0, 0 };
 static const struct emdb_secret other = { EMDB_SECRET_KEY, other_key, 32, NULL, 0, 0, 0 };
 
+/* make check-long; the Makefile exports an empty one otherwise. */
+static inline bool long_run(void)
+{
+	const char *const env = getenv("EMDB_LONG");
+
+	return env && *env && strcmp(env, "0") != 0;
+}
+
 /* Small segments; created when there is none. */
 static inline emdb_err open_err(const char *path, const struct emdb_secret *s,
 				enum emdb_cipher cipher, emdb_db **ret)

@@ -269,6 +269,7 @@ static bool call_killed(int what, const char *path, useconds_t us)
 	const pid_t pid = fork();
 	int status;
 
+	CHECK(pid >= 0);
 	if (pid == 0)
 		_exit(call(what, path) == EMDB_OK ? 0 : 1);
 	usleep(us);
@@ -284,7 +285,7 @@ TEST(test_convert__killed_it_is_the_old_or_the_new)
 	const char *const path = test_dir();
 	uint64_t rnd = test_seed();
 	struct buf want;
-	const int kills = getenv("EMDB_LONG") ? KILLS * 30 : KILLS;
+	const int kills = long_run() ? KILLS * 30 : KILLS;
 	int what = ENCRYPT, ended = 0;
 
 	fill(path, NULL);

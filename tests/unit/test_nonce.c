@@ -175,6 +175,7 @@ static void write_killed(const char *path, uint64_t *rnd)
 
 	(void)test_rand(rnd);
 	pid = fork();
+	CHECK(pid >= 0);
 	if (pid == 0) {
 		emdb_db *const db = open_store(path, &secret, EMDB_CIPHER_DEFAULT);
 
@@ -264,7 +265,7 @@ static void roll_back(const char *path, uint64_t *rnd)
 
 TEST(test_nonce__none_is_used_twice)
 {
-	const int rounds = getenv("EMDB_LONG") ? ROUNDS * 100 : ROUNDS;
+	const int rounds = long_run() ? ROUNDS * 100 : ROUNDS;
 	const char *const dir = test_dir();
 	char path[PATH_MAX + 16], old[PATH_MAX + 16];
 	uint64_t rnd = test_seed();

@@ -36,7 +36,8 @@ struct config {
 	uint32_t rounds; /* of the gets */
 	bool json;
 	bool keep;
-	char path[4096]; /* of the store */
+	enum emdb_cipher cipher; /* of an encrypted store; DEFAULT: a plain one */
+	char path[4096];         /* of the store */
 };
 
 struct worker {
@@ -362,8 +363,16 @@ static void open_store(const struct config *c, unsigned int flags, emdb_db **ret
 	struct emdb_options options = { .size = sizeof(options),
 					.flags = flags,
 					.detail = &detail };
-	const emdb_err err = emdb_open(c->path, &options, ret_db);
+	static const struct emdb_secret secret = { .kind = EMDB_SECRET_KEY,
+						   .data = "32 bytes that are no secret here.",
+						   .len = EMDB_RAW_KEY_SIZE };
+	emdb_err err;
 
+	if (c->cipher != EMDB_CIPHER_DEFAULT) {
+		options.secret = &secret;
+		options.cipher = c->cipher;
+	}
+	err = emdb_open(c->path, &options, ret_db);
 	if (err != EMDB_OK)
 		bench_die("%s: %s %s", c->path, emdb_strerror(err), detail.text);
 }
@@ -459,6 +468,7 @@ static const char usage[] =
 	"  -g GETS     random ones, per thread and round (1000000)\n"
 	"  -d PUTS     durable ones with one thread, four times that with 16 (2000)\n"
 	"  -r ROUNDS   of the gets (3)\n"
+	"  -e CIPHER   encrypted: aes-256-gcm or chacha20-poly1305\n"
 	"  -k          keep the store\n"
 	"  -j          JSON lines (--json)\n";
 
@@ -469,7 +479,7 @@ static void parse_options(struct config *c, int argc, char **argv)
 					       { NULL, 0, NULL, 0 } };
 	int option;
 
-	while ((option = getopt_long(argc, argv, "n:b:v:p:g:d:r:kjh", longs, NULL)) != -1) {
+	while ((option = getopt_long(argc, argv, "n:b:v:p:g:d:r:e:kjh", longs, NULL)) != -1) {
 		switch (option) {
 		case 'n':
 			c->records = bench_number(optarg, "-n", 1, 1000000000);
@@ -491,6 +501,9 @@ static void parse_options(struct config *c, int argc, char **argv)
 			break;
 		case 'r':
 			c->rounds = (uint32_t)bench_number(optarg, "-r", 1, BENCH_ROUNDS_MAX);
+			break;
+		case 'e':
+			check(emdb_cipher_parse(optarg, &c->cipher), "-e");
 			break;
 		case 'k':
 			c->keep = true;
