@@ -453,9 +453,10 @@ struct emdb_range {
  * Walks a range of one namespace in order.  range may be NULL: everything; what it points to is
  * copied.  Go on with emdb_iter_next() and emdb_iter_free().  Others may change the store meanwhile:
  * entries present during the whole walk come exactly once and in order; those that come or
- * go may or may not; values are those of the moment they are handed out or a little before.
+ * go may or may not.  A handful of entries is read at once, so that what is handed out may have
+ * been replaced or removed an instant ago; what has expired by then is skipped.
  * Keys and values stay valid until the next call on the iterator.  Memory use is bounded:
- * some dozens of keys and one value.
+ * some dozens of keys and small values, and one large value.
  *
  * The store must have been opened with EMDB_OPEN_ORDERED, which keeps all keys in memory, in
  * order: a key of n bytes takes about n + 3, less where keys start alike.

@@ -114,6 +114,11 @@ size_t hidx_find_pinned(const struct hidx *h, uint64_t hash, uint64_t *out, size
 	return find_under_lock(h, hash, out, max);
 }
 
+void hidx_prefetch_pinned(const struct hidx *h, uint64_t hash)
+{
+	(void)page_of_cold(h, hash);
+}
+
 /* Step of a walk under the lock; p is NULL when the index is empty. */
 static size_t walk_page(const struct hidx_page *p, uint64_t from, uint32_t tie_from,
 			struct hidx_slot *out, size_t max, uint64_t *ret_last)

@@ -77,6 +77,9 @@ void hidx_release(struct hidx *h);
  */
 size_t hidx_find_pinned(const struct hidx *h, uint64_t hash, uint64_t *out, size_t max);
 
+/* hidx_find_pinned of this hash follows: lets the cache lines that it needs come meanwhile. */
+void hidx_prefetch_pinned(const struct hidx *h, uint64_t hash);
+
 struct hidx_slot {
 	uint64_t hash;
 	uint64_t value;

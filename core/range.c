@@ -1,20 +1,37 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Walking a namespace in order.  The ordered index gives keys, some at a time; each is looked up when
- * it is handed out, so that what is read is current and moving records is nobody's concern.
- * Looking ahead is for the caches only: the lookups of one handful miss them together, not
- * one after the other.
+ * Walking a namespace in order.  The ordered index gives keys, a handful at a time; their entries are
+ * looked up together, in steps, so that the cache misses of all of them overlap instead of following each
+ * other.  What is small is copied then, so that handing it out needs nothing of the store;
+ * what is large, or not simply a record, is read when its turn comes.
  */
 #include "core/iter.h"
 
-#define RANGE_FIRST     16u /* keys taken at first: many walks are short */
-#define RANGE_MORE      64u /* and then */
-#define RANGE_KEY_BYTES 65536u
+#define RANGE_FIRST       16u    /* keys taken at first: many walks are short */
+#define RANGE_MORE        64u    /* and then */
+#define RANGE_KEY_BYTES   65536u /* of keys, beyond which no more are taken */
+#define RANGE_KEY_ROOM    512u   /* for them at first */
+#define RANGE_VALUE_MAX   4096u  /* copied ahead */
+#define RANGE_VALUE_BYTES 65536u /* of values copied ahead */
 
 /* One end of what is still to come. */
 struct range_end {
 	struct buf key;
 	bool bounded, exclusive;
+};
+
+enum range_state {
+	RANGE_READY, /* all is here */
+	RANGE_LATER, /* to be looked up in its turn */
+	RANGE_GONE,
+};
+
+struct range_item {
+	uint64_t hash, slot, id;
+	int64_t expires_ms;
+	uint32_t key_off, key_len;     /* in it.key */
+	uint32_t value_off, value_len; /* in values */
+	enum range_state state;
 };
 
 struct range_iter {
@@ -26,11 +43,9 @@ struct range_iter {
 	bool told; /* that entries are missing */
 	bool nomem;
 	size_t want, at, count;
-	struct {
-		uint64_t hash;
-		uint32_t off, len; /* in it.key */
-	} keys[RANGE_MORE];
-	struct buf value;
+	struct buf values;                   /* of what is ready */
+	struct buf value;                    /* of what was not */
+	struct range_item items[RANGE_MORE]; /* last, as it need not be zero */
 };
 
 /* ---- Bounds ------------------------------------------------------------------- */
@@ -120,14 +135,68 @@ static bool take_key(void *ctx, const uint8_t *prefix, size_t prefix_len, const 
 		it->nomem = true;
 		return false;
 	}
-	it->keys[it->count].off = (uint32_t)off;
-	it->keys[it->count++].len = (uint32_t)(b->len - off);
+	it->items[it->count].key_off = (uint32_t)off;
+	it->items[it->count++].key_len = (uint32_t)(b->len - off);
 	return it->count < it->want && b->len < RANGE_KEY_BYTES;
 }
 
 static struct oidx_bound bound_of(const struct range_end *e)
 {
 	return (struct oidx_bound){ e->bounded ? e->key.data : NULL, e->key.len, e->exclusive };
+}
+
+/* Copies what is simple. */
+static enum range_state read_ahead_pinned(struct range_iter *it, const struct ns *ns,
+					  struct range_item *i)
+{
+	emdb_db *const db = it->it.db;
+	struct entry e;
+	const emdb_err err = entry_read_pinned(db, i->hash, i->slot, false, &e);
+
+	if (err)
+		return err == EMDB_ERR_NOT_FOUND ? RANGE_GONE : RANGE_LATER;
+	/* Another key of the same hash, or not a plain value. */
+	if (e.rec.kind != REC_PUT || e.rec.ns != ns->id || e.rec.key_len != i->key_len ||
+	    memcmp(e.rec.key, it->it.key.data + i->key_off, i->key_len) != 0)
+		return RANGE_LATER;
+	if (!iter_wants(&it->it, false))
+		return RANGE_GONE;
+	i->id = e.id;
+	i->expires_ms = e.rec.mask & REC_F_EXPIRES ? e.rec.expires_ms : 0;
+	i->value_len = 0;
+	i->value_off = (uint32_t)it->values.len;
+	if (!(it->it.flags & EMDB_ITER_VALUES))
+		return RANGE_READY;
+	if (e.rec.value_len > RANGE_VALUE_MAX || it->values.len > RANGE_VALUE_BYTES ||
+	    buf_reserve(&it->values, e.rec.value_len + 1) ||
+	    copy_mapped(it->values.data + it->values.len, e.rec.value, e.rec.value_len))
+		return RANGE_LATER;
+	it->values.len += e.rec.value_len;
+	i->value_len = (uint32_t)e.rec.value_len;
+	return RANGE_READY;
+}
+
+/* Each entry's slot and record are in some place of memory of their own: first all are asked for. */
+static void look_ahead_pinned(struct range_iter *it, const struct ns *ns)
+{
+	struct range_item *const items = it->items;
+
+	buf_reset(&it->values);
+	for (size_t i = 0; i < it->count; i++) {
+		items[i].hash = entry_hash(it->it.db, ns->id, it->it.key.data + items[i].key_off,
+					   items[i].key_len);
+		hidx_prefetch_pinned(&ns->idx, items[i].hash);
+	}
+	for (size_t i = 0; i < it->count; i++) {
+		const size_t n = hidx_find_pinned(&ns->idx, items[i].hash, &items[i].slot, 1);
+
+		items[i].state = n == 0 ? RANGE_GONE : n == 1 ? RANGE_READY : RANGE_LATER;
+		if (n == 1)
+			journal_prefetch_pinned(it->it.db->j, slot_ref(items[i].slot));
+	}
+	for (size_t i = 0; i < it->count; i++)
+		if (items[i].state == RANGE_READY)
+			items[i].state = read_ahead_pinned(it, ns, &items[i]);
 }
 
 /* The next handful of keys.  NOT_FOUND: none. */
@@ -141,7 +210,7 @@ static emdb_err range_fill_pinned(struct range_iter *it, const struct ns *ns)
 	if (it->end || !it->left)
 		return EMDB_ERR_NOT_FOUND;
 	buf_reset(&it->it.key);
-	if (buf_reserve(&it->it.key, 1))
+	if (buf_reserve(&it->it.key, RANGE_KEY_ROOM))
 		return EMDB_ERR_NOMEM;
 	it->want = min_u64(it->want ? RANGE_MORE : RANGE_FIRST, it->left);
 	it->nomem = false;
@@ -154,25 +223,23 @@ static emdb_err range_fill_pinned(struct range_iter *it, const struct ns *ns)
 	}
 	if (it->count < it->want && it->it.key.len < RANGE_KEY_BYTES)
 		it->end = true;
-	for (size_t i = 0; i < it->count; i++)
-		it->keys[i].hash = entry_hash(it->it.db, ns->id, it->it.key.data + it->keys[i].off,
-					      it->keys[i].len);
-	key = it->it.key.data + it->keys[it->count - 1].off;
-	return tighten(start, !it->reverse, key, it->keys[it->count - 1].len, true);
+	look_ahead_pinned(it, ns);
+	key = it->it.key.data + it->items[it->count - 1].key_off;
+	return tighten(start, !it->reverse, key, it->items[it->count - 1].key_len, true);
 }
 
 /* ---- Handing out ------------------------------------------------------------------- */
 
-/* NOT_FOUND: to be skipped. */
-static emdb_err range_take_pinned(struct range_iter *it, const struct ns *ns, size_t i,
-				  struct emdb_entry *ret)
+/* What is not ready, as it is now.  NOT_FOUND: to be skipped. */
+static emdb_err range_take_pinned(struct range_iter *it, const struct ns *ns,
+				  const struct range_item *i, struct emdb_entry *ret)
 {
-	const uint8_t *const key = it->it.key.data + it->keys[i].off;
-	struct emdb_entry r = { .key = key, .key_len = it->keys[i].len };
+	const uint8_t *const key = it->it.key.data + i->key_off;
+	struct emdb_entry r = { .key = key, .key_len = i->key_len };
 	struct entry e;
 	emdb_err err;
 
-	err = entry_find_pinned(it->it.db, ns, it->keys[i].hash, key, r.key_len, false, &e);
+	err = entry_find_pinned(it->it.db, ns, i->hash, key, r.key_len, false, &e);
 	if (err)
 		return err;
 	r.is_ns = e.rec.kind == REC_NS;
@@ -202,32 +269,66 @@ static emdb_err range_take_pinned(struct range_iter *it, const struct ns *ns, si
 	return EMDB_OK;
 }
 
+/* An item that is ready.  NOT_FOUND: it has expired since. */
+static emdb_err range_hand_out(const struct range_iter *it, const struct range_item *i,
+			       struct emdb_entry *ret)
+{
+	if (i->expires_ms && ttl_expired(i->expires_ms, db_now_ms(it->it.db)))
+		return EMDB_ERR_NOT_FOUND;
+	*ret = (struct emdb_entry){ .key = it->it.key.data + i->key_off,
+				    .key_len = i->key_len,
+				    .value = it->it.flags & EMDB_ITER_VALUES
+						     ? it->values.data + i->value_off
+						     : NULL,
+				    .value_len = i->value_len,
+				    .id = i->id,
+				    .expires_ms = i->expires_ms };
+	return EMDB_OK;
+}
+
+/* More keys, or the one item that needs the store. */
+static emdb_err range_work(struct range_iter *it, const struct range_item *item,
+			   struct emdb_entry *ret)
+{
+	emdb_db *const db = it->it.db;
+	const unsigned int pin = epoch_pin(&db->epoch);
+	const struct ns *const ns = ns_find_pinned(db, it->it.ns);
+	emdb_err err = EMDB_ERR_NOT_FOUND;
+
+	if (ns && !it->told && atomic_load(&ns->ord_missing))
+		err = EMDB_ERR_CORRUPT;
+	else if (ns)
+		err = item ? range_take_pinned(it, ns, item, ret) : range_fill_pinned(it, ns);
+	it->told = true;
+	epoch_unpin(&db->epoch, pin);
+	return err;
+}
+
 static emdb_err range_next(emdb_iter *base, struct emdb_entry *ret)
 {
 	struct range_iter *const it = container_of(base, struct range_iter, it);
-	const unsigned int pin = epoch_pin(&base->db->epoch);
-	const struct ns *const ns = ns_find_pinned(base->db, base->ns);
-	emdb_err err = ns ? EMDB_OK : EMDB_ERR_NOT_FOUND;
 
-	if (ns && !it->told && atomic_load(&ns->ord_missing)) {
-		it->told = true;
-		err = EMDB_ERR_CORRUPT;
-	}
-	while (!err) {
-		if (it->at == it->count)
-			err = range_fill_pinned(it, ns);
-		if (err)
-			break;
-		err = range_take_pinned(it, ns, it->at++, ret);
-		if (!err) {
-			it->left--;
-			break;
+	for (;;) {
+		const struct range_item *item;
+		emdb_err err = EMDB_ERR_NOT_FOUND;
+
+		if (it->at == it->count) {
+			err = range_work(it, NULL, NULL);
+			if (err)
+				return err;
 		}
-		if (err == EMDB_ERR_NOT_FOUND)
-			err = EMDB_OK;
+		item = &it->items[it->at++];
+		if (item->state == RANGE_READY)
+			err = range_hand_out(it, item, ret);
+		else if (item->state == RANGE_LATER)
+			err = range_work(it, item, ret);
+		else
+			err = EMDB_ERR_NOT_FOUND;
+		if (!err)
+			it->left--;
+		if (err != EMDB_ERR_NOT_FOUND)
+			return err;
 	}
-	epoch_unpin(&base->db->epoch, pin);
-	return err;
 }
 
 static void range_release(emdb_iter *base)
@@ -236,6 +337,7 @@ static void range_release(emdb_iter *base)
 
 	buf_release(&it->low.key);
 	buf_release(&it->high.key);
+	buf_release(&it->values);
 	buf_release(&it->value);
 }
 
@@ -261,9 +363,10 @@ emdb_err emdb_range_new(emdb_db *db, uint64_t ns, const struct emdb_range *range
 	epoch_unpin(&db->epoch, pin);
 	if (!there)
 		return EMDB_ERR_NOT_FOUND;
-	it = base_calloc(1, sizeof(*it));
+	it = base_malloc(sizeof(*it));
 	if (!it)
 		return EMDB_ERR_NOMEM;
+	memset(it, 0, offsetof(struct range_iter, items));
 	it->it.ops = &range_ops;
 	it->it.db = db;
 	it->it.ns = ns;

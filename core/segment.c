@@ -408,6 +408,11 @@ static inline bool seen(const struct segment *s, uint64_t off)
 	return atomic_load_explicit(&s->seen[bit / 64], memory_order_relaxed) >> (bit % 64) & 1;
 }
 
+static inline void prefetch_seen(const struct segment *s, uint64_t off)
+{
+	__builtin_prefetch(&s->seen[off / 8 / 64]);
+}
+
 static void see(struct segment *s, uint64_t off)
 {
 	const uint64_t bit = off / 8;
@@ -482,6 +487,7 @@ void segment_prefetch(const struct segment *s, uint64_t off)
 		return;
 	for (size_t i = 0; i < PREFETCH_BYTES; i += 64)
 		__builtin_prefetch(p + i);
+	prefetch_seen(s, off);
 }
 
 emdb_err segment_rec(struct segment *s, uint64_t ref, enum emdb_verify verify, struct rec *ret)
@@ -493,6 +499,7 @@ emdb_err segment_rec(struct segment *s, uint64_t ref, enum emdb_verify verify, s
 
 	if (unlikely(!off_ok(off, end)))
 		return EMDB_ERR_CORRUPT;
+	prefetch_seen(s, off);
 	if (!guard_begin(&g))
 		return EMDB_ERR_IO;
 	ok = unlikely(ref & REF_BATCH) ? batch_rec_at(s, off, end, verify, ret)
