@@ -89,7 +89,7 @@ TSAN_TESTS := $(filter-out test_keys test_crypto test_convert test_tamper test_n
 UNIT	:= $(TESTS:%=$(O)/tests/unit/%)
 FUZZERS := $(patsubst %.c,$(O)/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCHES := $(patsubst tools/bench/%.c,$(BIN)/bench/%,$(wildcard tools/bench/*.c))
-SOURCES	= $(wildcard $(addsuffix /*.[ch],core fuse tools tools/bench tests/unit tests/fuzz tests/crash))
+SOURCES	= $(wildcard $(addsuffix /*.[ch],core fuse tools tools/bench tools/bench/peers tests/unit tests/fuzz tests/crash))
 
 # Files outside core/ that a test, fuzz target or bench links as well: EXTRA_<name>.
 EXTRA_test_names := $(wildcard fuse/names.c)
@@ -110,6 +110,11 @@ LIBS_nullfs := $(FUSE_LIBS)
 WRAP_crash_store := -Wl,--wrap=emdb_io_posix_new,--wrap=crc32c
 WRAP_test_faults := -Wl,--wrap=emdb_io_posix_new,--wrap=thread_start
 EXTRA_crash_store := $(addprefix tests/crash/,simdisk.c work.c work_run.c work_check.c)
+EXTRA_peers := $(wildcard tools/bench/peers/*.c)
+# Other stores to be measured beside, where their packages are.
+HAVE_LMDB := $(if $(wildcard /usr/include/lmdb.h),y)
+HAVE_ROCKSDB := $(if $(wildcard /usr/include/rocksdb/c.h),y)
+LIBS_peers := $(if $(HAVE_LMDB),-llmdb) $(if $(HAVE_ROCKSDB),-lrocksdb)
 extra	= $(call objs,$(EXTRA_$(notdir $(1))))
 
 all: $(LIBS) $(PROGS)
@@ -130,6 +135,7 @@ FORCE:
 $(O)/core/%.o $(O)/fuse/%.o $(O)/tools/%.o: ALL_CFLAGS += -include core/banned.h
 $(O)/fuse/%.o $(O)/tools/bench/nullfs.o $(O)/tests/unit/test_ops.o $(O)/tests/fuzz/fuzz_ops.o: \
 	ALL_CFLAGS += $(FUSE_CFLAGS)
+$(O)/tools/bench/%.o: ALL_CFLAGS += $(if $(HAVE_LMDB),-DHAVE_LMDB) $(if $(HAVE_ROCKSDB),-DHAVE_ROCKSDB)
 $(O)/%.o: %.c $(O)/.flags
 	$(call say,CC)
 	@mkdir -p $(@D)
@@ -245,6 +251,7 @@ format:
 bench: $(LIBFUSE_TRY)
 	$(SUB) all bench-build
 	$(Q)EMDB_BIN=$(abspath $(BIN)) tools/bench/run.sh $(BENCH_ARGS)
+	$(SUB) bench-peers
 # What the last run gave goes into README and beside the benchmark.
 bench-publish:
 	$(Q)cp $(BIN)/bench/results.jsonl $(BIN)/bench/results.roundtrips.md tools/bench/
@@ -252,6 +259,11 @@ bench-publish:
 		--markdown tools/bench/results.md --svg tools/bench/results.svg
 bench-engine: $(BIN)/bench/engine
 	$(Q)$< $(ENGINE_ARGS) $(or $(BENCH_DIR),$(BIN))
+.PHONY: bench-peers
+# Beside LMDB, RocksDB (packages liblmdb-dev, librocksdb-dev) and stores in Rust (cargo).
+PEERS_ARGS ?= $(if $(filter --quick,$(BENCH_ARGS)),-n 200000 -r 1)
+bench-peers: $(BIN)/bench/peers
+	$(Q)EMDB_BIN=$(abspath $(BIN)) tools/bench/peers.py $(PEERS_ARGS) $(BENCH_DIR)
 
 bench-space: all $(BIN)/bench/space
 	$(Q)EMDB_BIN=$(abspath $(BIN)) tools/bench/space.sh $(BENCH_ARGS)

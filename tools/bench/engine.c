@@ -11,18 +11,17 @@
  * after a crash; its second open follows a clean close.
  */
 #include "bench.h"
+#include "bench_store.h"
 
-#include <dirent.h>
 #include <fcntl.h>
 #include <getopt.h>
 #include <pthread.h>
-#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/emdb.h"
 
-#define KEY_SIZE    24u
+#define KEY_SIZE    BENCH_KEY
 #define VALUE_MAX   (1024u * 1024u)
 #define THREADS_MAX 64
 
@@ -89,24 +88,6 @@ static void report_one(const struct config *c, const char *name, const char *uni
 	report(c, name, unit, &s);
 }
 
-static double per_second(uint64_t count, uint64_t ns)
-{
-	return (double)count / ((double)(ns == 0 ? 1 : ns) / 1e9);
-}
-
-/* ---- Records ---- */
-
-/* Key and value of record i are what its number makes them: nothing has to be remembered. */
-static void make_key(uint64_t i, uint8_t key[KEY_SIZE])
-{
-	bench_fill(key, KEY_SIZE, i * 2 + 1);
-}
-
-static void make_value(uint64_t i, uint8_t *value, size_t size)
-{
-	bench_fill(value, size, i * 2);
-}
-
 /* ---- Loading ---- */
 
 static void load(const struct config *c, emdb_db *db)
@@ -125,8 +106,8 @@ static void load(const struct config *c, emdb_db *db)
 		for (i = 0; i < n; i++) {
 			uint8_t *p = bytes + i * step;
 
-			make_key(done + i, p);
-			make_value(done + i, p + KEY_SIZE, c->value_size);
+			bench_make_key(done + i, p);
+			bench_make_value(done + i, p + KEY_SIZE, c->value_size);
 			items[i].key = p;
 			items[i].key_len = KEY_SIZE;
 			items[i].value = p + KEY_SIZE;
@@ -140,7 +121,7 @@ static void load(const struct config *c, emdb_db *db)
 	start = bench_now_ns();
 	check(emdb_flush(db), "flush");
 	ns += bench_now_ns() - start;
-	report_one(c, "bulk load (put_many, one flush)", "rec/s", per_second(c->records, ns));
+	report_one(c, "bulk load (put_many, one flush)", "rec/s", bench_per_second(c->records, ns));
 	free(items);
 	free(bytes);
 }
@@ -186,7 +167,7 @@ static double run_threads(const struct config *c, emdb_db *db, void (*run)(struc
 		end = workers[i].end_ns > end ? workers[i].end_ns : end;
 	}
 	(void)pthread_barrier_destroy(&barrier);
-	return per_second(total / threads * threads, end - start);
+	return bench_per_second(total / threads * threads, end - start);
 }
 
 static void puts_from(struct worker *w, bool durable)
@@ -197,8 +178,8 @@ static void puts_from(struct worker *w, bool durable)
 	if (value == NULL)
 		bench_die("out of memory");
 	for (i = w->first; i < w->first + w->count; i++) {
-		make_key(i, key);
-		make_value(i, value, w->config->value_size);
+		bench_make_key(i, key);
+		bench_make_value(i, value, w->config->value_size);
 		check(emdb_put(w->db, EMDB_ROOT, key, KEY_SIZE, value, w->config->value_size,
 			       EMDB_TTL_DEFAULT),
 		      "put");
@@ -224,7 +205,7 @@ static void run_removes(struct worker *w)
 	uint64_t i;
 
 	for (i = w->first; i < w->first + w->count; i++) {
-		make_key(i, key);
+		bench_make_key(i, key);
 		check(emdb_remove(w->db, EMDB_ROOT, key, KEY_SIZE, NULL, NULL), "remove");
 	}
 }
@@ -236,7 +217,7 @@ static void run_get_refs(struct worker *w)
 	uint64_t i;
 
 	for (i = 0; i < w->count; i++) {
-		make_key(bench_random(&w->random) % w->config->records, key);
+		bench_make_key(bench_random(&w->random) % w->config->records, key);
 		check(emdb_get_ref(w->db, EMDB_ROOT, key, KEY_SIZE, &ref), "get_ref");
 		if (ref.len != w->config->value_size)
 			bench_die("get_ref: wrong length");
@@ -254,7 +235,7 @@ static void run_gets(struct worker *w)
 	uint64_t i;
 
 	for (i = 0; i < w->count; i++) {
-		make_key(bench_random(&w->random) % w->config->records, key);
+		bench_make_key(bench_random(&w->random) % w->config->records, key);
 		check(emdb_get(w->db, EMDB_ROOT, key, KEY_SIZE, &value, &len), "get");
 		w->sum += len;
 		emdb_free(value);
@@ -268,58 +249,13 @@ static void run_misses(struct worker *w)
 	bool found;
 
 	for (i = 0; i < w->count; i++) {
-		make_key((UINT64_MAX >> 2) - bench_random(&w->random) % 1000000, key);
+		bench_make_key((UINT64_MAX >> 2) - bench_random(&w->random) % 1000000, key);
 		check(emdb_contains(w->db, EMDB_ROOT, key, KEY_SIZE, &found), "contains");
 		w->sum += found;
 	}
 }
 
 /* ---- Sizes ---- */
-
-static uint64_t disk_bytes(const char *path)
-{
-	struct dirent *entry;
-	uint64_t sum = 0;
-	struct stat st;
-	DIR *dir = opendir(path);
-
-	if (dir == NULL)
-		return 0;
-	while ((entry = readdir(dir)) != NULL) {
-		char below[4096 + 256];
-
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-			continue;
-		(void)snprintf(below, sizeof(below), "%s/%s", path, entry->d_name);
-		if (lstat(below, &st) != 0)
-			continue;
-		sum += S_ISDIR(st.st_mode) ? disk_bytes(below) : (uint64_t)st.st_blocks * 512;
-	}
-	(void)closedir(dir);
-	return sum;
-}
-
-static void remove_store(const char *path)
-{
-	struct dirent *entry;
-	DIR *dir = opendir(path);
-
-	while (dir != NULL && (entry = readdir(dir)) != NULL) {
-		char below[4096 + 256];
-		struct stat st;
-
-		if (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0)
-			continue;
-		(void)snprintf(below, sizeof(below), "%s/%s", path, entry->d_name);
-		if (lstat(below, &st) == 0 && S_ISDIR(st.st_mode))
-			remove_store(below);
-		else
-			(void)unlink(below);
-	}
-	if (dir != NULL)
-		(void)closedir(dir);
-	(void)rmdir(path);
-}
 
 /* A line of /proc/self/status, in bytes. */
 static double memory_of(const char *field)
@@ -348,7 +284,7 @@ static void report_sizes(const struct config *c, emdb_db *db, double anon_before
 	report_one(c, "payload per record", "bytes", (double)(KEY_SIZE + c->value_size));
 	report_one(c, "journal per record", "bytes", (double)st.journal_bytes / (double)st.records);
 	report_one(c, "disk per record, preallocation incl.", "bytes",
-		   (double)disk_bytes(c->path) / (double)st.records);
+		   (double)bench_disk_bytes(c->path) / (double)st.records);
 	report_one(c, "index per record", "bytes", (double)st.index_bytes / (double)st.records);
 	report_one(c, "anonymous memory per record", "bytes",
 		   (memory_of("RssAnon:") - anon_before) / (double)st.records);
@@ -547,6 +483,6 @@ int main(int argc, char **argv)
 		bench_die("the loading process failed; its store is %s", c.path);
 	run_reopens(&c);
 	if (!c.keep)
-		remove_store(c.path);
+		bench_remove_store(c.path);
 	return 0;
 }
