@@ -356,7 +356,7 @@ TEST(test_index_ord__without_memory_nothing_changes)
 		char key[64];
 		const size_t n =
 			(size_t)sprintf(key, "%u%s", (unsigned)(test_rand(&r) % 9000),
-					"............................" + test_rand(&r) % 2 * 20);
+					&"............................"[test_rand(&r) % 2 * 20]);
 		int err = -ENOMEM;
 
 		for (int k = 0; err; k++) {
