@@ -449,6 +449,7 @@ static emdb_err do_snap_create(struct control_client *cl, const struct ctl_msg *
 	an->num[0] = made.number;
 	an->num[1] = (uint64_t)made.created_ns;
 	an->num[2] = made.bytes;
+	an->num[3] = made.lsn;
 	return err;
 }
 

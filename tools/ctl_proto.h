@@ -79,7 +79,7 @@
 	X(FLUSH, 22, "", "")                                                                      \
 	X(CHECKPOINT, 23, "", "")                                                                 \
 	X(COMPACT, 24, "nn", "nnnn") /* least % dead, bytes/s -> segments, done, copied, freed */ \
-	X(SNAP_CREATE, 32, "k", "nnn")  /* name -> number, when (ns), bytes */                    \
+	X(SNAP_CREATE, 32, "k", "nnnn") /* name -> number, when (ns), bytes, LSN */               \
 	X(SNAP_DELETE, 33, "k", "")     /* name */                                                \
 	X(SNAP_RENAME, 34, "kk", "")    /* name, new name */                                      \
 	X(BACKUP, 36, "sn", "nnnnnnnn") /* absolute path, flags -> as emdb_backup_report */

@@ -493,7 +493,8 @@ emdb_err store_snapshot_create(struct store *s, const char *name, struct emdb_sn
 		return err;
 	*ret = (struct emdb_snapshot){ .number = answer.num[0],
 				       .created_ns = (int64_t)answer.num[1],
-				       .bytes = answer.num[2] };
+				       .bytes = answer.num[2],
+				       .lsn = answer.num[3] };
 	memcpy(ret->name, name, n < EMDB_SNAPSHOT_NAME_MAX ? n : EMDB_SNAPSHOT_NAME_MAX);
 	return EMDB_OK;
 }

@@ -224,7 +224,9 @@ def test_the_command_line_is_seen_at_once(mount):
     os.rmdir(snap / "s3")
     os.mkdir(snap / "by-hand")
     assert "by-hand" in run(binary("emdb"), "snapshot", "list", mount.mnt).stdout
-    emdb("delete", "s0", "s1", "s2", "by-hand")
+    made = run(binary("emdb"), "snapshot", "create", "--json", mount.mnt, "said").stdout
+    assert made in run(binary("emdb"), "snapshot", "list", "--json", mount.mnt).stdout
+    emdb("delete", "s0", "s1", "s2", "by-hand", "said")
     assert os.listdir(snap) == [] and not os.path.lexists(snap / "latest")
 
 
