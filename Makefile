@@ -199,7 +199,7 @@ endif
 	$(SUB) DEV=1 check-asan
 	$(SUB) DEV=1 check-tsan
 	$(SUB) fuzz-smoke
-	$(SUB) check-symbols check-layers format-check
+	$(SUB) check-symbols check-layers check-docs format-check
 	$(SUB) check-integration
 	@echo "check: all passed"
 
@@ -241,8 +241,8 @@ fuzz-smoke: fuzz
 check-symbols: $(BIN)/libemdb.so.$(SOVERSION)
 	$(Q)bad=$$(nm -D --defined-only $< | awk '$$3 !~ /^emdb_/ {print $$3}'); \
 		[ -z "$$bad" ] || { echo "exported without emdb_: $$bad"; exit 1; }; echo "check-symbols: ok"
-check-layers:
-	$(Q)tests/check-layers.sh
+check-layers check-docs:
+	$(Q)tests/$@.sh
 format-check:
 	$(Q)clang-format --dry-run -Werror $(SOURCES) && echo "format-check: ok"
 format:
@@ -318,5 +318,5 @@ clean:
 
 .PHONY: all deps deps-test libfuse check check-all unit-build bench-build check-unit check-crash check-examples \
 	check-asan check-tsan \
-	check-integration check-long check-uring fuzz fuzz-build fuzz-smoke check-symbols check-layers format-check \
+	check-integration check-long check-uring fuzz fuzz-build fuzz-smoke check-symbols check-layers check-docs format-check \
 	format bench bench-publish bench-engine bench-space mount umount install uninstall clean FORCE
