@@ -1169,7 +1169,11 @@ struct emdb_stream_options {
 	size_t bytes;   /* of them, beyond one entry; 0: 1 MiB */
 };
 
-/* Entries as emdb_iter_new() hands them out.  Its errors, INVAL, NOMEM, TOO_MANY_FILES. */
+/*
+ * Entries as emdb_iter_new() hands them out: of the moment of this call, and a stream that waits for
+ * its consumer makes the store keep what others replace, unless EMDB_ITER_LIVE is given.  Its
+ * errors, INVAL, NOMEM, TOO_MANY_FILES.
+ */
 EMDB_API EMDB_CHECKED emdb_err emdb_stream_iter(emdb_async *async, uint64_t ns, unsigned int flags,
 						const struct emdb_stream_options *opts,
 						emdb_stream **ret_stream);
