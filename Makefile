@@ -308,6 +308,7 @@ install: all
 	$(Q)$(call put,644,$(wildcard packaging/completion/*),$(PREFIX)/share/bash-completion/completions)
 	$(Q)if [ -e $(BIN)/emdbfs ]; then install -d $(D)$(PREFIX)/sbin && \
 		for h in mount.emdbfs mount.fuse.emdbfs; do ln -sf ../bin/emdbfs $(D)$(PREFIX)/sbin/$$h; done; fi
+	$(Q)install -d $(D)$(PREFIX)/sbin && ln -sf ../bin/emdb $(D)$(PREFIX)/sbin/fsck.emdbfs
 # What an install into an empty directory gives is what goes.
 uninstall:
 	$(Q)t=$$(mktemp -d) && $(MAKE) -s --no-print-directory install DESTDIR="$$t" && \

@@ -164,7 +164,9 @@ static emdb_err unname(struct apply *a, struct ns *ns, const struct entry *old, 
 	struct obj_view v;
 	struct ns *child;
 
-	segment_live_add(old->seg, -(int64_t)ref_size_pinned(db, old->ref));
+	/* How long a damaged record is says the record: then it counts on, until its segment goes. */
+	if (!old->lost)
+		segment_live_add(old->seg, -(int64_t)ref_size_pinned(db, old->ref));
 	switch (old->rec.kind) {
 	case REC_PUT:
 		atomic_fetch_sub_explicit(&db->records, 1, memory_order_relaxed);
@@ -251,6 +253,9 @@ static emdb_err find_old(struct apply *a, struct ns *ns, const struct rec *r, ui
 	if (old_known)
 		return EMDB_OK;
 	err = entry_find_pinned(a->db, ns, *ret_hash, r->key, r->key_len, true, space);
+	/* What replaces or removes it need not know what it was. */
+	if (is_loss(err))
+		err = entry_find_lost_pinned(a->db, ns, *ret_hash, r->key, r->key_len, space);
 	if (err && err != EMDB_ERR_NOT_FOUND)
 		return err;
 	*old = err ? NULL : space;
@@ -413,6 +418,10 @@ static emdb_err drop_slot(struct apply *a, struct ns *ns, const struct hidx_slot
 		return EMDB_OK;
 	}
 	err = entry_read_pinned(db, slot->hash, slot->value, true, &e);
+	if (is_loss(err)) {
+		entry_lost_pinned(db, ns, slot->hash, slot->value, &e);
+		err = EMDB_OK;
+	}
 	if (!err && e.rec.kind == REC_NS)
 		child = ns_any_pinned(db, e.id);
 	/* It may have moved away: then another record says where it is. */
@@ -819,6 +828,17 @@ emdb_err apply_gone_ns(emdb_db *db, struct ns *ns)
 	atomic_store(&ns->attached, false);
 	atomic_store(&ns->dead, true);
 	ns_maybe_free_pinned(db, ns);
+	return err;
+}
+
+emdb_err apply_forget(emdb_db *db, struct ns *ns, const struct entry *e)
+{
+	struct apply a = APPLY_INIT(db, true);
+	emdb_err err = hidx_remove(&ns->idx, e->hash, e->slot) ? EMDB_ERR_CORRUPT : EMDB_OK;
+
+	if (!err)
+		err = unname(&a, ns, e, 0);
+	buf_release(&a.pending);
 	return err;
 }
 

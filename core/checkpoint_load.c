@@ -97,7 +97,8 @@ static emdb_err index_slot(struct load *l, const struct ckpt_slot *s)
 
 	if (ref_lsn(s->ref) >= l->lsn)
 		return EMDB_ERR_CORRUPT;
-	if (!journal_segment_pinned(db->j, ref_lsn(s->ref))) {
+	/* A segment that should be there and is not is damage: what was in it stays known as lost. */
+	if (journal_retired_pinned(db->j, ref_lsn(s->ref))) {
 		l->st->dropped++;
 		return EMDB_OK;
 	}
@@ -183,7 +184,7 @@ static emdb_err load_extents(struct load *l, uint64_t n, struct cur *list)
 		    e.skip > UINT32_MAX)
 			return EMDB_ERR_CORRUPT;
 		/* Compacted since: a later record has these bytes, or says that they are a hole. */
-		if (journal_retired_pinned(l->db->j, ref_lsn(e.ref)))
+		if (e.ref != REF_LOST && journal_retired_pinned(l->db->j, ref_lsn(e.ref)))
 			continue;
 		err = err_of(extmap_write(&l->big->map, e.off, (uint32_t)e.len, e.ref,
 					  (uint32_t)e.skip, NULL, NULL));

@@ -29,6 +29,43 @@ uint32_t crc32c(uint32_t seed, const void *p, size_t n)
 	return ~crc;
 }
 
+/* One step of the reflected CRC for each value of a byte, and which value has which top byte. */
+static void crc_tables(uint32_t step[static 256], uint8_t of_top[static 256])
+{
+	for (uint32_t i = 0; i < 256; i++) {
+		uint32_t c = i;
+
+		for (int bit = 0; bit < 8; bit++)
+			c = c & 1 ? c >> 1 ^ 0x82f63b78u : c >> 1;
+		step[i] = c;
+		of_top[c >> 24] = (uint8_t)i;
+	}
+}
+
+uint32_t crc32c_before(uint32_t crc, const void *p, size_t n)
+{
+	const uint8_t *const b = p;
+	uint32_t step[256], c = ~crc;
+	uint8_t of_top[256];
+
+	crc_tables(step, of_top);
+	/* Forward: c = step[(c ^ byte) & 0xff] ^ c >> 8. */
+	for (size_t i = n; i > 0; i--) {
+		const uint8_t at = of_top[c >> 24];
+
+		c = (c ^ step[at]) << 8 | (uint32_t)(at ^ b[i - 1]);
+	}
+	return ~c;
+}
+
+void crc32c_forge(uint32_t crc, uint8_t *p, size_t n)
+{
+	static const uint8_t zeros[4];
+
+	/* Four bytes are the same as zeros after a register that they were added to. */
+	put_u32(p + n - 4, ~crc32c_before(crc, zeros, 4) ^ ~crc32c(0, p, n - 4));
+}
+
 void hash_seed_init(struct hash_seed *s, const uint8_t seed[static 32])
 {
 	static const uint8_t nonce[crypto_stream_chacha20_ietf_NONCEBYTES] = "emdb.hash.1";

@@ -331,6 +331,10 @@ static inline void wcur_blob(struct wcur *w, const void *src, size_t n)
  * in one piece. crc32c(0, "123456789", 9) == 0xE3069283. p may be NULL when n is 0.
  */
 uint32_t crc32c(uint32_t seed, const void *p, size_t n);
+/* The seed with which crc32c(seed, p, n) gives crc. A byte at a time: for repair. */
+uint32_t crc32c_before(uint32_t crc, const void *p, size_t n);
+/* Fills in the last 4 of n bytes so that crc32c(0, p, n) is crc. n >= 4. */
+void crc32c_forge(uint32_t crc, uint8_t *p, size_t n);
 
 /* ---- Key hash ---- */
 

@@ -12,16 +12,19 @@
 
 #include "core/checkpoint.h"
 #include "core/convert.h"
+#include "core/damage.h"
 #include "core/keys.h"
 #include "core/keyslot.h"
 #include "core/manifest.h"
 #include "core/txn.h"
 
-#define SUPER_NAME    "superblock"
-#define LOCK_NAME     "lock"
-#define JOURNAL_NAME  "journal"
-#define MANIFEST_NAME "manifest"
-#define LOCK_BODY_MAX 1024u
+#define SUPER_NAME "superblock"
+/* As storedir.h calls it. */
+#define SUPER_BAK_NAME "superblock.bak"
+#define LOCK_NAME      "lock"
+#define JOURNAL_NAME   "journal"
+#define MANIFEST_NAME  "manifest"
+#define LOCK_BODY_MAX  1024u
 
 /* ---- Saying what went wrong -------------------------------------------------- */
 
@@ -146,8 +149,9 @@ struct listing {
 /* What an interrupted creation can have left: the superblock comes last. */
 static int list_one(void *arg, const char *name)
 {
-	static const char *const ours[] = { LOCK_NAME,      JOURNAL_NAME,     MANIFEST_NAME,
-					    "manifest.tmp", "superblock.tmp", "control.sock" };
+	static const char *const ours[] = { LOCK_NAME,           JOURNAL_NAME,     MANIFEST_NAME,
+					    "manifest.tmp",      "superblock.tmp", "control.sock",
+					    "superblock.bak.tmp" };
 	struct listing *const l = arg;
 
 	for (size_t i = 0; i < ARRAY_SIZE(ours); i++)
@@ -285,6 +289,25 @@ static emdb_err sync_above(emdb_db *db)
 	ret = io_fsync(db->io, fd);
 	(void)io_close(db->io, fd);
 	return err_of_io(ret);
+}
+
+/*
+ * A second superblock for emdb_repair(): without its hash seed, checkpoints are of no use; without its key
+ * slots, an encrypted store is lost.  Only a copy that differs is written.
+ */
+static void keep_super_copy(emdb_db *db)
+{
+	uint8_t buf[FMT_SUPER_SIZE];
+	struct buf old = BUF_INIT;
+	int ret;
+
+	fmt_super_encode(&db->sb, buf);
+	ret = io_read_file(db->io, db->dirfd, SUPER_BAK_NAME, FMT_SUPER_SIZE, &old);
+	if (ret || old.len != sizeof(buf) || memcmp(old.data, buf, sizeof(buf)) != 0)
+		ret = io_replace_durably(db->io, db->dirfd, SUPER_BAK_NAME, buf, sizeof(buf));
+	buf_release(&old);
+	if (ret && db->log)
+		db->log(db->log_ctx, EMDB_LOG_WARN, "the copy of the superblock cannot be written");
 }
 
 static int unlink_one(void *arg, const char *name)
@@ -482,6 +505,11 @@ static emdb_err replay_one(void *ctx, struct segment *seg, const struct frame *f
 	emdb_err err = checkpoint_replaying(db, f->lsn);
 
 	(void)seg;
+	/* It is the checkpoint that makes no sense, not this frame. */
+	if (err == EMDB_ERR_CORRUPT)
+		err = EMDB_ERR_NOT_FOUND;
+	if (!err && db->damage)
+		err = damage_replaying(db->damage, f);
 	if (!err)
 		err = apply_frame(&a, f);
 	epoch_unpin(&db->epoch, pin);
@@ -496,6 +524,8 @@ static emdb_err forget_all(emdb_db *db)
 	struct journal_seg_info *segs;
 	size_t n = journal_segments(db->j, NULL, 0);
 
+	if (db->damage)
+		damage_reset(db->damage);
 	checkpoint_release(db);
 	db->ckpt.loaded = db->ckpt.inexact = false;
 	db->ckpt.bytes = 0;
@@ -539,6 +569,8 @@ static emdb_err recover_from(emdb_db *db, uint64_t number, uint64_t lsn, struct 
 		err = journal_replay(db->j, number ? lsn : 0, replay_one, db, end);
 	if (!err)
 		err = checkpoint_replayed(db);
+	if (!err && db->damage)
+		err = damage_keep_adrift(db->damage);
 	if (!err)
 		err = apply_finish(db);
 	return err ? err : checkpoint_finished(db);
@@ -565,11 +597,14 @@ static emdb_err recover_state(emdb_db *db, struct journal_end *end)
 		(void)snprintf(
 			text, sizeof(text), "checkpoint %" PRIu64 " cannot be used (%s): %s",
 			c.number,
-			err == EMDB_ERR_NOT_FOUND ? "the file is missing" : emdb_strerror(err),
+			err == EMDB_ERR_NOT_FOUND ? "it is missing or does not fit the journal"
+						  : emdb_strerror(err),
 			c.prev_number ? "trying the one before" : "replaying the whole journal");
 		if (db->log)
 			db->log(db->log_ctx, EMDB_LOG_WARN, text);
 		err = forget_all(db);
+		if (!err && db->damage)
+			err = damage_file(db->damage, text);
 		if (err)
 			return err;
 		c.number = c.prev_number;
@@ -578,7 +613,8 @@ static emdb_err recover_state(emdb_db *db, struct journal_end *end)
 	}
 }
 
-static emdb_err recover(emdb_db *db, const struct emdb_options *o, bool create)
+static emdb_err recover(emdb_db *db, const struct emdb_options *o, bool create,
+			const struct salvage *s)
 {
 	struct journal_config cfg = {
 		.io = db->io,
@@ -586,7 +622,7 @@ static emdb_err recover(emdb_db *db, const struct emdb_options *o, bool create)
 		.dirfd = db->dirfd,
 		.segment_shift = db->sb.segment_shift,
 		.read_only = db->read_only,
-		.salvage = o->flags & EMDB_OPEN_SALVAGE && db->read_only,
+		.salvage = o->flags & EMDB_OPEN_SALVAGE && (db->read_only || (s && s->repair)),
 		.memory = db->memory,
 		.create = create,
 		.crc_seeded = db->sb.incompat & FMT_INCOMPAT_SEEDED,
@@ -600,8 +636,10 @@ static emdb_err recover(emdb_db *db, const struct emdb_options *o, bool create)
 		.detail = o->detail,
 		.log = o->log,
 		.log_ctx = o->log_ctx,
-		.found = db->found,
-		.found_ctx = db->found_ctx,
+		.found = db->damage ? damage_found : NULL,
+		.found_ctx = db->damage,
+		.repair = s && (s->repair || s->manifest),
+		.manifest = s ? s->manifest : NULL,
 	};
 	struct journal_end end = { .lsn = 0 };
 	uint64_t backlog;
@@ -613,14 +651,17 @@ static emdb_err recover(emdb_db *db, const struct emdb_options *o, bool create)
 	if (!err)
 		err = recover_state(db, &end);
 	backlog = end.lsn - min_u64(end.lsn, atomic_load(&db->ckpt.base));
-	if (!err && !db->read_only)
-		err = journal_start(db->j);
-	if (!err && !db->read_only)
-		err = checkpoint_start(db, end.frames ? backlog : 0);
 	db->replayed = end.frames;
 	db->torn_bytes = end.torn_bytes;
 	db->skipped_bytes = end.skipped_bytes;
 	db->damaged = end.damages != 0;
+	if (!err && s && s->repair)
+		err = damage_analyse(db->damage);
+	if (!err && !db->read_only)
+		err = journal_start(db->j);
+	/* A repair makes the checkpoint when it is done, not in between. */
+	if (!err && !db->read_only && !cfg.repair)
+		err = checkpoint_start(db, end.frames ? backlog : 0);
 	return err;
 }
 
@@ -647,9 +688,38 @@ static emdb_err check_options(const struct emdb_options *o)
 	return EMDB_OK;
 }
 
+/* Lock and superblock of the store in db->dirfd; *ret_new: there is none yet. */
+static emdb_err claim(emdb_db *db, const char *path, const struct emdb_options *o,
+		      const struct salvage *s, bool *ret_new)
+{
+	emdb_err err = EMDB_OK;
+
+	if (s && s->super) {
+		db->sb = *s->super;
+		*ret_new = false;
+	} else {
+		err = read_super(db, path, o, ret_new);
+	}
+	if (!err && !(s && s->lockfd >= 0))
+		err = lock_take(db, db->read_only, o->detail);
+	/* Somebody may have created it between the look and the lock. */
+	if (!err && *ret_new)
+		err = read_super(db, path, o, ret_new);
+	return err;
+}
+
+static struct emdb_io *io_of(const char *path, const struct salvage *s)
+{
+	if (s && s->io) {
+		emdb_io_ref(s->io);
+		return s->io;
+	}
+	return path ? emdb_io_posix_new() : emdb_io_mem_new();
+}
+
 /* path NULL: in memory; else relative to the directory `at`. */
 static emdb_err open_in(emdb_db *db, int at, const char *path, const struct emdb_options *o,
-			struct vault *same)
+			struct vault *same, const struct salvage *s)
 {
 	bool create = true, made_dir = false, ours = false;
 	uint64_t began = 0;
@@ -659,7 +729,7 @@ static emdb_err open_in(emdb_db *db, int at, const char *path, const struct emdb
 	err = parts_init(db);
 	if (err)
 		return err;
-	db->io = path ? emdb_io_posix_new() : emdb_io_mem_new();
+	db->io = io_of(path, s);
 	if (!db->io)
 		return EMDB_ERR_NOMEM;
 	began = io_clock_mono_ns(db->io);
@@ -667,12 +737,7 @@ static emdb_err open_in(emdb_db *db, int at, const char *path, const struct emdb
 	if (path) {
 		err = open_dir(db, at, path, o, &made_dir);
 		if (!err)
-			err = read_super(db, path, o, &create);
-		if (!err)
-			err = lock_take(db, db->read_only, o->detail);
-		/* Somebody may have created it between the look and the lock. */
-		if (!err && create)
-			err = read_super(db, path, o, &create);
+			err = claim(db, path, o, s, &create);
 		ours = !err && create;
 		if (ours)
 			err = remove_journal(db);
@@ -692,15 +757,17 @@ static emdb_err open_in(emdb_db *db, int at, const char *path, const struct emdb
 	if (!err)
 		err = root_init(db);
 	if (!err)
-		err = recover(db, o, create);
+		err = recover(db, o, create, s);
 	if (!err && db->ordered)
 		err = order_build(db);
 	if (!err && create && path)
 		err = sync_above(db);
 	if (!err && create)
 		err = write_super(db);
-	if (!err && path && !db->read_only)
+	if (!err && path && !db->read_only) {
+		keep_super_copy(db);
 		snapshot_tidy(db);
+	}
 	/* One that is damaged says so when it is opened. */
 	if (!err && path && !db->read_only && db->vault &&
 	    keys_to_snapshots(db->io, db->dirfd, &db->sb, vault_secrets_of(db->vault)) && db->log)
@@ -715,9 +782,7 @@ static emdb_err open_in(emdb_db *db, int at, const char *path, const struct emdb
 }
 
 static emdb_err open_at(int at, const char *path, const struct emdb_options *opts,
-			struct vault *same,
-			void (*found)(void *ctx, const struct emdb_detail *detail), void *found_ctx,
-			emdb_db **ret_db)
+			struct vault *same, const struct salvage *s, emdb_db **ret_db)
 {
 	static const struct emdb_options defaults = { .size = sizeof(defaults) };
 	const struct emdb_options *const o = opts ? opts : &defaults;
@@ -734,9 +799,10 @@ static emdb_err open_at(int at, const char *path, const struct emdb_options *opt
 	db = base_calloc(1, sizeof(*db));
 	if (!db)
 		return EMDB_ERR_NOMEM;
-	db->found = found;
-	db->found_ctx = found_ctx;
-	err = open_in(db, at, path, o, same);
+	db->damage = s ? s->damage : NULL;
+	if (db->damage)
+		db->damage->db = db;
+	err = open_in(db, at, path, o, same, s);
 	if (err) {
 		db_free(db);
 		return err;
@@ -745,31 +811,30 @@ static emdb_err open_at(int at, const char *path, const struct emdb_options *opt
 	return EMDB_OK;
 }
 
-emdb_err db_open_found(const char *path, const struct emdb_options *opts,
-		       void (*found)(void *ctx, const struct emdb_detail *detail), void *found_ctx,
-		       emdb_db **ret_db)
+emdb_err db_open_salvage(const char *path, const struct emdb_options *opts, const struct salvage *s,
+			 emdb_db **ret_db)
 {
-	return open_at(AT_FDCWD, path, opts, NULL, found, found_ctx, ret_db);
+	return open_at(AT_FDCWD, path, opts, NULL, s, ret_db);
 }
 
 emdb_err db_open_snapshot(const emdb_db *db, const char *path, const struct emdb_options *opts,
 			  emdb_db **ret_db)
 {
-	return open_at(db->dirfd, path, opts, db->vault, NULL, NULL, ret_db);
+	return open_at(db->dirfd, path, opts, db->vault, NULL, ret_db);
 }
 
 emdb_err emdb_open(const char *path, const struct emdb_options *opts, emdb_db **ret_db)
 {
 	if (!path || !*path)
 		return EMDB_ERR_INVAL;
-	return db_open_found(path, opts, NULL, NULL, ret_db);
+	return open_at(AT_FDCWD, path, opts, NULL, NULL, ret_db);
 }
 
 emdb_err emdb_open_memory(const struct emdb_options *opts, emdb_db **ret_db)
 {
 	if (opts && opts->flags & EMDB_OPEN_READ_ONLY)
 		return EMDB_ERR_INVAL;
-	return db_open_found(NULL, opts, NULL, NULL, ret_db);
+	return open_at(AT_FDCWD, NULL, opts, NULL, NULL, ret_db);
 }
 
 emdb_err emdb_close(emdb_db *db)

@@ -125,10 +125,27 @@ EMDB_API int emdb_err_errno(emdb_err err);
  * reason where there are any.  Filled by the functions that take one; text is
  * always NUL-terminated, empty when there is nothing to add.
  */
+enum emdb_damage {
+	EMDB_DAMAGE_PLACE = 0, /* bytes of a journal file do not check out */
+	EMDB_DAMAGE_FILE,      /* another file of the store is missing or does not check out */
+	EMDB_DAMAGE_LOST,      /* the entry `path` is lost; "" when its name is lost too */
+	EMDB_DAMAGE_RANGE,     /* bytes from..from+len-1 of `path` are lost */
+	EMDB_DAMAGE_META,      /* mode, owner, times or attributes of `path` are lost */
+	EMDB_DAMAGE_OLDER,     /* a change of `path` is lost: what is there is older */
+	EMDB_DAMAGE_ADRIFT,    /* the name of a namespace or file is lost */
+	EMDB_DAMAGE_UNKNOWN,   /* changes of len bytes are lost, nobody knows of what */
+	EMDB_DAMAGE_SNAPSHOT,  /* the snapshot `path` has damaged bytes too */
+};
+
 struct emdb_detail {
 	char text[512];
 	uint64_t segment; /* journal segment, UINT64_MAX: none */
 	uint64_t offset;  /* byte offset in that file */
+	/* Of emdb_check() and emdb_repair() only: what suffers. */
+	enum emdb_damage damage;
+	uint64_t from, len;
+	/* As `emdb -x` takes it: %HH in a name stands for a byte; cut when longer. */
+	char path[1024];
 };
 
 /* ---- Ciphers and secrets ------------------------------------------------ */
@@ -771,12 +788,16 @@ EMDB_API void emdb_uuid(emdb_db *db, uint8_t ret_uuid[16]);
 
 struct emdb_check_report {
 	uint64_t frames, records, bytes; /* checked and good */
-	uint64_t bad_frames;
-	uint64_t lost_bytes;
+	uint64_t bad_frames;             /* damaged places in the journal */
+	uint64_t lost_bytes;             /* in them */
+	uint64_t lost_entries;           /* entries of which all or something is lost */
+	uint64_t doubtful_entries;       /* of which a later change is lost */
+	uint64_t unknown_bytes;          /* of lost_bytes: changes, nobody knows of what */
 };
 /*
- * Reads and verifies every frame; found(ctx, detail) is called for each
- * fault.  CORRUPT when there was one.  path must not be open for writing.
+ * Reads and verifies every frame; found(ctx, detail) is called for each damaged place, then
+ * for each entry that suffers from it, by path: detail->damage says how.
+ * CORRUPT when there was one.  Changes nothing.  path must not be open for writing.
  */
 EMDB_API EMDB_CHECKED emdb_err emdb_check(const char *path,
 					  void (*found)(void *ctx,
@@ -903,6 +924,60 @@ EMDB_API EMDB_CHECKED emdb_err emdb_decrypt(const char *path, const struct emdb_
  */
 EMDB_API EMDB_CHECKED emdb_err emdb_rotate(const char *path, const struct emdb_secret *secrets,
 					   size_t n, const struct emdb_convert_options *opts);
+/*
+ * Repair: makes a damaged store one that opens for writing again, with everything readable in it, and says
+ * what was lost.
+ */
+#define EMDB_REPAIR_DRY_RUN 0x1u /* change nothing, only say what would be lost */
+/* Every field's zero is its default. */
+struct emdb_repair_options {
+	size_t size; /* sizeof(struct emdb_repair_options) */
+	unsigned int flags;
+	const char *target;               /* repair a copy there, absent or empty; NULL: in place */
+	const struct emdb_secret *secret; /* of an encrypted store */
+	const char *backup; /* take segments from this backup or snapshot that it has intact */
+	/* Called for everything that emdb_check() would tell, what was done last. */
+	void (*found)(void *ctx, const struct emdb_detail *detail);
+	void *ctx;
+	struct emdb_detail *detail; /* out, when it fails; may be NULL */
+};
+struct emdb_repair_report {
+	bool intact;            /* there was nothing to do, and nothing was done */
+	bool super_rebuilt;     /* the superblock was made anew: see emdb_repair() */
+	bool manifest_rebuilt;  /* the list of segments was, from the segments */
+	uint64_t places;        /* damaged places of the journal */
+	uint64_t damaged_bytes; /* in them */
+	uint64_t
+		unknown_bytes; /* of them changes since the last checkpoint, of nobody knows what */
+	uint64_t restored_segments; /* that the backup had intact: nothing of them is lost */
+	uint64_t lost_entries;      /* entries that are gone */
+	uint64_t lost_ranges;       /* pieces of values that are gone: reading them is an error */
+	uint64_t lost_meta;         /* files whose metadata or attributes are gone */
+	uint64_t older;             /* entries in lost+found since a later change of them is gone */
+	uint64_t adrift;  /* files and namespaces in lost+found since their name is gone */
+	uint64_t renamed; /* that have their old name again */
+	char kept[64];    /* where the old files are, in the store; "": nothing was replaced */
+};
+/*
+ * The store at path must not be open.  What it does:
+ *  - a superblock that is damaged comes from STORE/superblock.bak, a snapshot or the backup, or is made
+ *    from the segments (not possible when the store is encrypted: NOT_STORE);
+ *  - a manifest that is damaged is made from the segments that are there;
+ *  - entries whose value is damaged are removed, for good: older versions do not come back;
+ *  - what is damaged in large values stays an error to read, the rest of them is there;
+ *  - what lost its name, and what is there in a state that a damaged record changed later, moves to the namespace
+ *    `lost+found`, so that nothing wrong stands under any name;
+ *  - damaged records since the last checkpoint that do not even say whose they were are counted
+ *    (unknown_bytes): what they changed is as it was before.  This is the one way in which something
+ *    deleted can come back.
+ * Every file that is replaced or given up is kept in STORE/lost/N.  Until the last step,
+ * which is atomic, the store refuses to open as before; interrupted, emdb_repair() is called again.
+ * Snapshots share damaged segments: found is told which of them.
+ * opts may be NULL; ret_report too.  Errors: NO_STORE, NOT_STORE, LOCKED, READ_ONLY (a backup or snapshot: use
+ * target), EXISTS (target), VERSION, NO_SPACE, IO, PERM, NOMEM, INVAL.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_repair(const char *path, const struct emdb_repair_options *opts,
+					   struct emdb_repair_report *ret_report);
 
 /* ---- Snapshots --------------------------------------------------------- */
 

@@ -58,6 +58,7 @@ static emdb_err entry_load(emdb_db *db, uint64_t hash, uint64_t slot, struct ent
 	e->hash = hash;
 	e->slot = slot;
 	e->ref = slot_ref(slot);
+	e->lost = false;
 	err = journal_rec_pinned(db->j, e->ref, &e->rec, &e->seg);
 	if (err)
 		return err;
@@ -172,6 +173,99 @@ emdb_err entry_find_pinned(emdb_db *db, const struct ns *ns, uint64_t hash, cons
 		return EMDB_ERR_NOT_FOUND;
 	*ret = e;
 	return EMDB_OK;
+}
+
+/* ---- Entries whose record is lost ---------------------------------------- */
+
+struct owner {
+	const struct ns *ns;
+	uint64_t hash, id;
+};
+
+/* objtab_sweep_big() callback: is that one of its names? */
+static bool owns_link(void *ctx, uint64_t id, struct big *big)
+{
+	struct owner *const o = ctx;
+
+	mutex_lock(&big->lock);
+	for (uint32_t i = 0; i < big->nlinks && !o->id; i++)
+		if (big->links[i].ns == o->ns->id && big->links[i].hash == o->hash)
+			o->id = id;
+	mutex_unlock(&big->lock);
+	return false;
+}
+
+static uint64_t child_at_pinned(emdb_db *db, const struct ns *parent, uint64_t hash, uint64_t ref)
+{
+	struct hidx_slot slots[STORE_WALK];
+	uint64_t from = 0;
+	size_t n;
+
+	while ((n = hidx_walk_pinned(&db->nstab, from, 0, slots, STORE_WALK)) != 0) {
+		for (size_t i = 0; i < n; i++) {
+			const struct ns *const ns = (const struct ns *)(uintptr_t)slots[i].value;
+
+			if (atomic_load(&ns->attached) && atomic_load(&ns->parent) == parent->id &&
+			    atomic_load(&ns->hash) == hash && atomic_load(&ns->ref) == ref)
+				return ns->id;
+		}
+		if (slots[n - 1].hash == UINT64_MAX)
+			break;
+		from = slots[n - 1].hash + 1;
+	}
+	return 0;
+}
+
+void slot_names_pinned(emdb_db *db, const struct ns *ns, uint64_t hash, uint64_t slot,
+		       uint8_t *ret_kind, uint64_t *ret_id)
+{
+	struct owner o = { .ns = ns, .hash = hash };
+
+	*ret_kind = REC_PUT;
+	*ret_id = 0;
+	if (!(slot & REF_SPECIAL))
+		return;
+	*ret_id = child_at_pinned(db, ns, hash, slot_ref(slot));
+	*ret_kind = REC_NS;
+	if (*ret_id)
+		return;
+	objtab_sweep_big(db, owns_link, &o);
+	*ret_id = o.id;
+	*ret_kind = REC_LINK;
+}
+
+void entry_lost_pinned(emdb_db *db, const struct ns *ns, uint64_t hash, uint64_t slot,
+		       struct entry *ret)
+{
+	memset(ret, 0, sizeof(*ret));
+	ret->hash = hash;
+	ret->slot = slot;
+	ret->ref = slot_ref(slot);
+	slot_names_pinned(db, ns, hash, slot, &ret->rec.kind, &ret->id);
+	ret->rec.mask = REC_F_NS;
+	ret->rec.ns = ns->id;
+	ret->seg = journal_segment_pinned(db->j, ref_lsn(ret->ref));
+	ret->lost = true;
+}
+
+emdb_err entry_find_lost_pinned(emdb_db *db, const struct ns *ns, uint64_t hash, const void *key,
+				size_t key_len, struct entry *ret)
+{
+	uint64_t slots[CANDIDATES];
+	const size_t n = min_size(hidx_find_pinned(&ns->idx, hash, slots, CANDIDATES), CANDIDATES);
+
+	for (size_t i = 0; i < n; i++) {
+		struct entry e;
+
+		if (!is_loss(entry_load(db, hash, slots[i], &e)))
+			continue;
+		entry_lost_pinned(db, ns, hash, slots[i], ret);
+		ret->rec.mask |= REC_F_KEY;
+		ret->rec.key = key;
+		ret->rec.key_len = key_len;
+		return EMDB_OK;
+	}
+	return EMDB_ERR_NOT_FOUND;
 }
 
 /* ---- Attributes ---------------------------------------------------------- */

@@ -80,7 +80,8 @@
  *             In an encrypted store each record is sealed: see sealed.h
  *
  * A ref names a record: the LSN of its frame, or of its prefix inside a batch
- * with bit 0 set.  In the index bit 1 is set for entries with a deadline and bit
+ * with bit 0 set.  The ref 8, of no record, stands in extents for bytes that damage took: reading
+ * them is an error.  In the index bit 1 is set for entries with a deadline and bit
  * 2 for entries that are a namespace or a LINK.
  *
  * Record fields: a varint mask of the bits REC_F_* and the fields whose bit is
@@ -272,6 +273,9 @@ enum rec_kind {
 #define REF_EXPIRES ((uint64_t)2)
 #define REF_SPECIAL ((uint64_t)4)
 #define REF_FLAGS   ((uint64_t)7)
+
+/* An extent with this ref: bytes that damage took, which no record has. */
+#define REF_LOST ((uint64_t)8)
 
 static inline uint64_t ref_lsn(uint64_t ref)
 {

@@ -31,7 +31,8 @@ void journal_detail(const struct journal *j, uint64_t segment, uint64_t offset, 
 	va_end(ap);
 }
 
-void journal_found(const struct journal *j, uint64_t segment, uint64_t offset, const char *fmt, ...)
+void journal_found(const struct journal *j, const struct segment *s, uint64_t segment,
+		   uint64_t offset, uint64_t len, const char *fmt, ...)
 {
 	struct emdb_detail d = { .segment = segment, .offset = offset };
 	va_list ap;
@@ -41,7 +42,7 @@ void journal_found(const struct journal *j, uint64_t segment, uint64_t offset, c
 	va_end(ap);
 	journal_log(j, EMDB_LOG_WARN, "%s", d.text);
 	if (j->cfg.found)
-		j->cfg.found(j->cfg.found_ctx, &d);
+		j->cfg.found(j->cfg.found_ctx, &d, s, len);
 }
 
 void journal_log(const struct journal *j, enum emdb_log_level level, const char *fmt, ...)
@@ -352,18 +353,25 @@ static emdb_err damaged_manifest(struct journal *j, const char *why)
 
 static emdb_err begin_existing(struct journal *j)
 {
-	emdb_err err = manifest_load(j->cfg.io, j->cfg.dirfd, &j->manifest);
+	emdb_err err = j->cfg.repair && j->cfg.manifest
+			       ? manifest_copy(j->cfg.manifest, &j->manifest)
+			       : manifest_load(j->cfg.io, j->cfg.dirfd, &j->manifest);
 	int rc;
 
 	if (err == EMDB_ERR_NOT_FOUND)
 		return damaged_manifest(j, "the file is missing");
-	if (err == EMDB_ERR_CORRUPT)
+	/* The superblock has said that the version is one that we know. */
+	if (err == EMDB_ERR_CORRUPT || err == EMDB_ERR_VERSION)
 		return damaged_manifest(j, "the file does not check out");
-	if (err)
+	if (err) {
+		journal_detail(j, UINT64_MAX, 0, "manifest: %s", emdb_strerror(err));
 		return err;
+	}
 	if (memcmp(j->manifest.head.uuid, j->cfg.uuid, sizeof(j->cfg.uuid)) != 0)
 		return damaged_manifest(j, "the file belongs to another store");
-	err = manifest_mac_check(&j->manifest, j->cfg.vault);
+	/* One that a repair made has none. */
+	if (!j->cfg.repair || !j->cfg.manifest)
+		err = manifest_mac_check(&j->manifest, j->cfg.vault);
 	if (err == EMDB_ERR_CORRUPT)
 		return damaged_manifest(j, "changed by somebody without the key");
 	if (err)
@@ -373,6 +381,15 @@ static emdb_err begin_existing(struct journal *j)
 	if (rc == -ENOENT)
 		return damaged_manifest(j, "the directory journal/ is missing");
 	return err_of_io(rc);
+}
+
+/* An open segment ends before what the manifest knows to be durable in it. */
+static bool is_cut(const struct journal *j, const struct segment *s, bool sealed)
+{
+	const struct manifest_head *const h = &j->manifest.head;
+
+	return !sealed && s->size < segment_bytes(s) &&
+	       s->base + s->size < max_u64(h->durable_lsn, h->ckpt_lsn);
 }
 
 /* With salvage, a segment that is not there is counted and left out. */
@@ -393,25 +410,44 @@ static emdb_err open_one(struct journal *j, const struct manifest_seg *row)
 		why = "the segment is shorter than the manifest says";
 		err = EMDB_ERR_DAMAGED;
 	}
+	/* A replay that begins behind the cut would not see that it is one. */
+	if (!err && is_cut(j, s, sealed) && !j->cfg.salvage) {
+		why = "the file was cut";
+		err = EMDB_ERR_DAMAGED;
+	}
 	segment_name(row->id, name);
 	if (err == EMDB_ERR_DAMAGED)
 		journal_detail(j, row->id, s ? s->size : 0, JOURNAL_DIR "/%s: %s", name, why);
 	if (err) {
 		if (s)
 			segment_unref(s);
-		if (err != EMDB_ERR_DAMAGED || !j->cfg.salvage)
+		if (!j->cfg.salvage || err == EMDB_ERR_NOMEM || err == EMDB_ERR_TOO_MANY_FILES ||
+		    err == EMDB_ERR_PERM)
 			return err;
-		journal_found(j, row->id, 0, JOURNAL_DIR "/%s: %s", name, why);
+		journal_found(j, NULL, row->id, 0, sealed ? row->len : UINT64_C(1) << j->env.shift,
+			      JOURNAL_DIR "/%s: %s", name, why ? why : emdb_strerror(err));
 		j->missing++;
 		j->missing_bytes += row->len;
 		return EMDB_OK;
+	}
+	if (is_cut(j, s, sealed)) { /* with salvage */
+		journal_found(j, NULL, row->id, s->size, segment_bytes(s) - s->size,
+			      JOURNAL_DIR "/%s: the file was cut", name);
+		j->missing++;
+	}
+	if (s->headless) {
+		journal_found(j, NULL, row->id, 0, FMT_SEG_HEADER,
+			      JOURNAL_DIR "/%s: the segment header does not check out", name);
+		j->missing++;
 	}
 	if (sealed) {
 		const uint64_t room = align_down(min_u64(s->size, segment_bytes(s)), 8);
 		const uint64_t len = max_u64(min_u64(row->len, room), FMT_SEG_HEADER);
 
 		if (len < row->len) { /* with salvage; else it has been refused above */
-			journal_found(j, row->id, len, JOURNAL_DIR "/%s: cut short", name);
+			journal_found(j, NULL, row->id, len, row->len - len,
+				      JOURNAL_DIR "/%s: cut short, %llu bytes missing", name,
+				      (unsigned long long)(row->len - len));
 			j->missing++;
 			j->missing_bytes += row->len - len;
 		}

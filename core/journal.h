@@ -34,6 +34,7 @@
 #include "core/segment.h"
 
 struct journal;
+struct manifest;
 
 struct journal_config {
 	struct emdb_io *io;
@@ -54,9 +55,19 @@ struct journal_config {
 	struct emdb_detail *detail; /* filled when open or replay fails; may be NULL */
 	void (*log)(void *ctx, enum emdb_log_level level, const char *message); /* may be NULL */
 	void *log_ctx;
-	/* With salvage: called for every damaged place; may be NULL. */
-	void (*found)(void *ctx, const struct emdb_detail *detail);
+	/*
+	 * With salvage: called for every damaged place, len bytes of it, in the order of the journal; may be
+	 * NULL.  s NULL: a segment that cannot be opened, or its end.
+	 */
+	void (*found)(void *ctx, const struct emdb_detail *detail, const struct segment *s,
+		      uint64_t len);
 	void *found_ctx;
+	/*
+	 * With salvage: open for writing nevertheless.  What the manifest says of segments that are damaged or
+	 * missing stays as it is, so that an open without salvage refuses, until journal_repaired().
+	 */
+	bool repair;
+	const struct manifest *manifest; /* with repair: instead of the one on disk; may be NULL */
 };
 
 /* Reads the manifest, opens and maps the segments, checks their headers.  Starts no thread. */
@@ -99,6 +110,12 @@ EMDB_CHECKED emdb_err journal_start(struct journal *j);
  * or before journal_start: only frees.  j may be NULL.
  */
 emdb_err journal_close(struct journal *j);
+
+/*
+ * With cfg.repair, after journal_start(): the damage is dealt with.  Damaged places become gaps, missing
+ * segments are listed no more, checkpoints before the current one neither.  Durable.
+ */
+EMDB_CHECKED emdb_err journal_repaired(struct journal *j);
 
 /* ---- Writing ---- */
 
@@ -216,7 +233,6 @@ EMDB_CHECKED emdb_err journal_retire(struct journal *j, const uint64_t *ids, siz
 /* From the one to the other nothing is retired: what the manifest lists stays. */
 void journal_pin_retire(struct journal *j);
 void journal_unpin_retire(struct journal *j);
-struct manifest;
 /* A copy of the manifest as it is now.  *ret is released first.  Only NOMEM. */
 EMDB_CHECKED emdb_err journal_manifest_get(struct journal *j, struct manifest *ret);
 

@@ -149,8 +149,8 @@ EMDB_PRINTF(4, 5)
 void journal_detail(const struct journal *j, uint64_t segment, uint64_t offset, const char *fmt,
 		    ...);
 /* A damaged place, with salvage: to the log and to whoever asked. */
-void journal_found(const struct journal *j, uint64_t segment, uint64_t offset, const char *fmt, ...)
-	EMDB_PRINTF(4, 5);
+void journal_found(const struct journal *j, const struct segment *s, uint64_t segment,
+		   uint64_t offset, uint64_t len, const char *fmt, ...) EMDB_PRINTF(6, 7);
 EMDB_PRINTF(3, 4)
 void journal_log(const struct journal *j, enum emdb_log_level level, const char *fmt, ...);
 

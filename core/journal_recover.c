@@ -43,12 +43,15 @@ struct walk {
 struct stop {
 	enum frame_status st;
 	bool unreadable; /* the disk did not deliver */
+	bool senseless;  /* the frame checks out, what it says does not */
 };
 
 static const char *stop_text(const struct stop *why)
 {
 	if (why->unreadable)
 		return "the disk could not read it";
+	if (why->senseless)
+		return "a frame that makes no sense";
 	if (why->st == FRAME_END)
 		return "zeros where durable frames were";
 	if (why->st == FRAME_OK)
@@ -158,7 +161,8 @@ static emdb_err damage(struct walk *w, const struct segment *s, uint64_t off, ui
 			       (unsigned long long)(to - off));
 		return EMDB_ERR_DAMAGED;
 	}
-	journal_found(w->j, s->id, off, JOURNAL_DIR "/%s offset %llu: %s, %llu bytes skipped", name,
+	journal_found(w->j, s, s->id, off, to - off,
+		      JOURNAL_DIR "/%s offset %llu: %s, %llu bytes skipped", name,
 		      (unsigned long long)off, stop_text(why), (unsigned long long)(to - off));
 	w->end->damages++;
 	w->end->skipped_bytes += to - off;
@@ -178,9 +182,15 @@ static emdb_err read_frame(struct walk *w, const struct segment *s, uint64_t off
 /* A good frame: counts it and hands it over. */
 static emdb_err hand_over(struct walk *w, struct segment *s, const struct frame *f)
 {
+	const struct stop why = { .st = FRAME_OK, .senseless = true };
+	emdb_err err;
+
 	mark(w, f);
 	w->end->frames++;
-	return f->kind == FRAME_SEAL ? EMDB_OK : w->fn(w->ctx, s, f);
+	err = f->kind == FRAME_SEAL ? EMDB_OK : w->fn(w->ctx, s, f);
+	if (err != EMDB_ERR_CORRUPT || !w->salvage)
+		return err;
+	return damage(w, s, f->lsn - s->base, f->lsn - s->base + f->len, &why);
 }
 
 /* ---- A sealed segment ------------------------------------------------- */
@@ -192,7 +202,7 @@ static emdb_err walk_sealed(struct walk *w, struct segment *s, uint64_t off)
 
 	while (!err && off < len) {
 		const uint64_t gap = manifest_gap_at(w->gaps, s->base + off);
-		struct stop why = { FRAME_TRUNC_HEADER, false };
+		struct stop why = { .st = FRAME_TRUNC_HEADER };
 		struct frame f;
 		uint64_t next;
 
@@ -279,7 +289,7 @@ static emdb_err walk_open(struct walk *w, size_t i, uint64_t off, enum verdict *
 
 	*ret = GO_ON;
 	while (!err && *ret == GO_ON) {
-		struct stop why = { FRAME_END, false };
+		struct stop why = { .st = FRAME_END };
 		struct frame f;
 
 		if (off < end)
@@ -338,7 +348,11 @@ static emdb_err walk_all(struct walk *w, uint64_t from_lsn)
 			/* What is before can be read. */
 			off = align_up(min_u64(from_lsn - s->base, segment_bytes(s)), 8);
 			if (!sealed)
-				atomic_store_explicit(&s->len, off, memory_order_release);
+				atomic_store_explicit(
+					&s->len,
+					max_u64(min_u64(off, align_down(file_end(s), 8)),
+						FMT_SEG_HEADER),
+					memory_order_release);
 		}
 		if (sealed)
 			err = walk_sealed(w, s, off);
@@ -394,7 +408,8 @@ static emdb_err walk_one(struct journal *j, uint64_t id, bool check, journal_rep
 			  .ctx = ctx,
 			  .end = &end,
 			  .gaps = &gaps,
-			  .found = &found,
+			  /* Known as a gap once it is repaired. */
+			  .found = check && j->cfg.repair ? &j->found : &found,
 			  .salvage = check,
 			  .quiet = true,
 			  .view = BUF_INIT };
@@ -463,35 +478,11 @@ static int redirty(struct journal *j, const struct segment *s)
 	return rc;
 }
 
-/* Makes every recovered segment durable and says so in *next; empty ones and cut ones leave it. */
-static emdb_err seal_recovered(struct journal *j, struct manifest *next)
+/* Enters what replay found to be no frames. */
+static emdb_err add_gaps(const struct journal *j, struct manifest *next)
 {
 	emdb_err err = EMDB_OK;
 
-	for (size_t i = 0; !err && i < j->count; i++) {
-		struct segment *const s = j->list[i];
-		struct manifest_seg *const row = manifest_find(next, s->id);
-		int rc;
-
-		if (!row)
-			continue;
-		if (segment_state(s) == SEGMENT_SEALED) {
-			row->len = segment_len(s); /* with salvage, of one that was cut short */
-			continue;
-		}
-		if (segment_len(s) <= FMT_SEG_HEADER) {
-			manifest_remove(next, s->id, s->shift);
-			continue;
-		}
-		rc = redirty(j, s);
-		if (rc == 0)
-			rc = io_fdatasync(j->cfg.io, s->fd);
-		row->len = segment_len(s);
-		row->flags = MANIFEST_SEALED;
-		/* Nothing is known of an open segment but what the walk has found. */
-		manifest_gaps_remove(next, s->id, s->shift);
-		err = err_of_io(rc);
-	}
 	for (uint32_t i = 0; !err && i < j->found.head.ngaps; i++) {
 		const struct manifest_gap *const g = &j->found.gaps[i];
 		const struct manifest_seg *const row = manifest_find(next, g->lsn >> j->env.shift);
@@ -502,20 +493,41 @@ static emdb_err seal_recovered(struct journal *j, struct manifest *next)
 	return err;
 }
 
-/* Rows of segments that could not be opened; only with salvage. */
-static void drop_missing(struct journal *j, struct manifest *next)
+/* The row of a recovered segment that was open: sealed where its last frame ends; an empty one goes. */
+static void seal_row(const struct journal *j, struct manifest *next, const struct segment *s)
 {
-	for (uint32_t i = 0; i < next->head.nsegs;) {
-		const uint64_t id = next->segs[i].id;
-		bool there = false;
+	struct manifest_seg *const row = manifest_find(next, s->id);
 
-		for (size_t k = 0; k < j->count; k++)
-			there = there || j->list[k]->id == id;
-		if (there)
-			i++;
-		else
-			manifest_remove(next, id, j->env.shift);
+	if (segment_len(s) <= FMT_SEG_HEADER) {
+		manifest_remove(next, s->id, j->env.shift);
+		return;
 	}
+	row->len = segment_len(s);
+	row->flags = MANIFEST_SEALED;
+	/* Nothing is known of an open segment but what the walk has found. */
+	manifest_gaps_remove(next, s->id, j->env.shift);
+}
+
+/* Makes every recovered segment durable and says so in *next, unless a repair is to say it at its end. */
+static emdb_err seal_recovered(struct journal *j, struct manifest *next)
+{
+	emdb_err err = EMDB_OK;
+
+	for (size_t i = 0; !err && i < j->count; i++) {
+		struct segment *const s = j->list[i];
+		int rc = 0;
+
+		if (!manifest_find(next, s->id) || segment_state(s) == SEGMENT_SEALED)
+			continue;
+		if (segment_len(s) > FMT_SEG_HEADER)
+			rc = redirty(j, s);
+		if (rc == 0)
+			rc = io_fdatasync(j->cfg.io, s->fd);
+		if (!j->cfg.repair)
+			seal_row(j, next, s);
+		err = err_of_io(rc);
+	}
+	return err || j->cfg.repair ? err : add_gaps(j, next);
 }
 
 /* The manifest with everything recovered sealed and s open. */
@@ -523,8 +535,6 @@ static emdb_err start_manifest(struct journal *j, struct segment *s, struct mani
 {
 	emdb_err err = seal_recovered(j, next);
 
-	if (j->missing)
-		drop_missing(j, next);
 	if (!err)
 		err = manifest_add(next, s->id, 0, 0);
 	next->head.next_segment = s->id + 1;
@@ -644,5 +654,51 @@ emdb_err journal_start(struct journal *j)
 		err = threads_start(j);
 	if (!err)
 		atomic_store(&j->running, true);
+	return err;
+}
+
+/* ---- Repair ----------------------------------------------------------- */
+
+/* Rows of segments that could not be opened go, the others say what is there. */
+static void correct_rows(struct journal *j, struct manifest *next)
+{
+	for (uint32_t i = next->head.nsegs; i > 0; i--) {
+		struct manifest_seg *const row = &next->segs[i - 1];
+		const struct segment *s = NULL;
+
+		for (size_t k = 0; k < j->count && !s; k++)
+			if (j->list[k]->id == row->id)
+				s = j->list[k];
+		if (!s)
+			manifest_remove(next, row->id, j->env.shift);
+		else if (segment_state(s) != SEGMENT_SEALED)
+			continue;
+		else if (!(row->flags & MANIFEST_SEALED))
+			seal_row(j, next, s);
+		else if (row->len > segment_len(s))
+			row->len = segment_len(s);
+	}
+}
+
+emdb_err journal_repaired(struct journal *j)
+{
+	struct manifest next = MANIFEST_INIT;
+	emdb_err err;
+
+	if (!j->cfg.repair || !atomic_load(&j->running))
+		return EMDB_ERR_INVAL;
+	mutex_lock(&j->manifest_lock);
+	err = manifest_copy(&j->manifest, &next);
+	if (!err) {
+		mutex_lock(&j->segment_lock);
+		correct_rows(j, &next);
+		mutex_unlock(&j->segment_lock);
+		err = add_gaps(j, &next);
+	}
+	next.head.ckpt_prev = next.head.ckpt_prev_lsn = 0;
+	if (!err)
+		err = manifest_commit_locked(j, &next, NULL);
+	mutex_unlock(&j->manifest_lock);
+	manifest_release(&next);
 	return err;
 }

@@ -224,7 +224,7 @@ static emdb_err remove_begin(emdb_db *db, uint64_t ns, const void *key, size_t k
 		if (err)
 			return err;
 	}
-	if (!op->live)
+	if (!op->live && !op->lost)
 		err = EMDB_ERR_NOT_FOUND;
 	else if (op->entry.rec.kind == REC_NS)
 		err = EMDB_ERR_IS_NS;
@@ -246,7 +246,7 @@ emdb_err emdb_remove(emdb_db *db, uint64_t ns, const void *key, size_t key_len, 
 	if (err)
 		return err;
 	if (ret_value)
-		err = entry_value_pinned(db, &op.entry, &value, &len);
+		err = op.lost ? EMDB_ERR_CORRUPT : entry_value_pinned(db, &op.entry, &value, &len);
 	if (!err) {
 		rec_of_del(&op.entry, db_now_ns(db), &r);
 		err = commit_rec(db, &r, NULL, 0, JOURNAL_RESERVE, true, &op.entry, NULL);

@@ -13,6 +13,7 @@ struct op {
 	uint64_t hash;
 	bool found;         /* the entry exists, expired or not */
 	bool live;          /* and has not expired */
+	bool lost;          /* its record is damaged: it can be replaced and removed, not kept */
 	struct entry entry; /* when found */
 };
 

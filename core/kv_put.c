@@ -8,17 +8,19 @@ emdb_err op_look_pinned(struct op *op, const void *key, size_t key_len)
 	int64_t expires;
 	emdb_err err;
 
+	op->found = op->live = op->lost = false;
 	err = entry_find_pinned(db, op->ns, op->hash, key, key_len, true, &op->entry);
-	if (err && err != EMDB_ERR_NOT_FOUND)
-		return err;
-	op->found = !err;
-	op->live = false;
-	if (op->found) {
-		expires = op->entry.slot & (REF_EXPIRES | REF_SPECIAL)
-				  ? entry_expires_pinned(db, &op->entry)
-				  : 0;
-		op->live = !ttl_expired(expires, db_now_ms(db));
-	}
+	/* An entry whose record is damaged is there. */
+	if (is_loss(err))
+		err = entry_find_lost_pinned(db, op->ns, op->hash, key, key_len, &op->entry);
+	if (err)
+		return err == EMDB_ERR_NOT_FOUND ? EMDB_OK : err;
+	op->found = true;
+	op->lost = op->entry.lost && op->entry.rec.kind == REC_PUT;
+	expires = op->entry.slot & (REF_EXPIRES | REF_SPECIAL)
+			  ? entry_expires_pinned(db, &op->entry)
+			  : 0;
+	op->live = !op->lost && !ttl_expired(expires, db_now_ms(db));
 	return EMDB_OK;
 }
 
@@ -223,7 +225,8 @@ static emdb_err put_big(struct op *op, const struct emdb_item *it, struct batch 
 	inode.extents_len = extents.len;
 	inode.key_len = inode.value_len = 0;
 	err = batch_add(b, &inode);
-	if (!err && !(op->found && op->entry.id == id && op->entry.rec.kind == REC_LINK))
+	if (!err &&
+	    (!op->found || op->entry.lost || op->entry.id != id || op->entry.rec.kind != REC_LINK))
 		err = batch_add(b, &link);
 out:
 	buf_release(&extents);
@@ -464,6 +467,8 @@ static emdb_err cas_locked(struct op *op, const struct emdb_value *expected,
 		return EMDB_ERR_IS_NS;
 	if (op->live && op->entry.rec.kind == REC_LINK && !op->hold.exclusive)
 		return EMDB_ERR_BUSY;
+	if (op->lost)
+		return EMDB_ERR_CORRUPT; /* neither there nor absent, as far as anybody knows */
 	if (op->live != (expected != NULL))
 		return EMDB_ERR_CONFLICT;
 	if (expected) {

@@ -223,10 +223,13 @@ emdb_err rec_of_big(emdb_db *db, uint64_t id, struct big *big, int64_t now_ns, s
 	if (big->inode_ref) {
 		const emdb_err err = journal_rec_pinned(db->j, big->inode_ref, &old, NULL);
 
-		if (err) {
+		/* A repair goes on without what only the lost record had: the attributes. */
+		if (err && !(db->damage && is_loss(err))) {
 			mutex_unlock(&big->lock);
 			return err;
 		}
+		if (err)
+			old.mask = 0;
 	}
 	r->kind = REC_INODE;
 	r->mask = REC_F_TIME | REC_F_META | REC_F_TIMES | REC_F_ID | REC_F_SIZE;
@@ -262,8 +265,10 @@ emdb_err rec_of_ns(emdb_db *db, const struct ns *ns, int64_t now_ns, struct rec 
 	if (ref) {
 		const emdb_err err = journal_rec_pinned(db->j, ref, r, NULL);
 
-		if (err)
+		if (err && !(db->damage && is_loss(err)))
 			return err;
+		if (err)
+			memset(r, 0, sizeof(*r));
 	}
 	r->kind = REC_NS;
 	r->mask &= REC_F_XATTRS;

@@ -561,6 +561,7 @@ emdb_err big_link_add(struct big *big, uint64_t ns, uint64_t hash)
 	}
 	if (!err)
 		big->links[big->nlinks++] = (struct link){ ns, hash };
+	big->named = true;
 	mutex_unlock(&big->lock);
 	return err;
 }

@@ -13,6 +13,8 @@
 
 /* A scan checks at most this many times the segment's size, whatever hostile headers promise. */
 #define SCAN_WORK_MAX 16u
+/* Frames that are looked at for the seed of a segment without a header. */
+#define SEED_TRIES 256u
 /* How far a scan jumps over bytes that the disk does not deliver. */
 #define SCAN_SKIP 4096u
 
@@ -213,6 +215,7 @@ static int header_check(const struct segment_env *env, struct segment *s, const 
 	struct seg_header h;
 
 	if (!fmt_seg_decode(buf, n, &h)) {
+		s->headless = true;
 		if (!salvage)
 			*ret_why = "the segment header does not check out";
 		/* What is damaged may be something else than the salt. */
@@ -243,6 +246,64 @@ static const char *find_tags(struct segment *s, const struct seg_header *h, uint
 	return NULL;
 }
 
+static EMDB_NOINLINE bool seed_at(const struct segment *s, uint64_t off, uint64_t end,
+				  uint32_t *ret)
+{
+	const uint8_t *const p = s->map + off;
+	struct frame a, b;
+
+	if (fmt_frame_parse(p, end - off, s->base + off, false, 0, &a) != FRAME_OK ||
+	    fmt_frame_parse(p + a.len, end - off - a.len, s->base + off + a.len, false, 0, &b) !=
+		    FRAME_OK)
+		return false;
+	*ret = crc32c_before(get_u32(p), p + 4, a.len - 4);
+	return crc32c(*ret, b.p + 4, b.len - 4) == get_u32(b.p);
+}
+
+/* Two frames in a row at off that one seed makes good. */
+static bool seed_at_guarded(const struct segment *s, uint64_t off, uint64_t end, uint32_t *ret)
+{
+	struct guard g;
+	bool found;
+
+	if (!guard_begin(&g))
+		return false;
+	found = seed_at(s, off, end, ret);
+	guard_end(&g);
+	return found;
+}
+
+/*
+ * The salt is damaged, too: what the CRCs begin with follows from any good frame, and a second one
+ * proves it. Without two such frames nothing of the segment can be proved.
+ */
+static void find_seed(struct segment *s)
+{
+	const uint64_t end = min_u64(s->size, segment_bytes(s));
+	enum frame_status st = FRAME_END;
+	unsigned int tries = 0;
+	uint64_t off = FMT_SEG_HEADER;
+	struct frame f;
+
+	if (segment_scan(s, off, end, false, &st, &f, &off) == EMDB_OK && st == FRAME_OK)
+		return; /* the salt is good */
+	for (off = FMT_SEG_HEADER; off + FMT_FRAME_HEADER < end && tries < SEED_TRIES; off += 8) {
+		uint32_t seed = 0;
+
+		if (segment_parse(s, off, end, false, &st, &f) != EMDB_OK) {
+			off = align_down(off + SCAN_SKIP, SCAN_SKIP) - 8;
+			continue;
+		}
+		if (st != FRAME_OK)
+			continue;
+		tries++;
+		if (seed_at_guarded(s, off, end, &seed)) {
+			s->crc_seed = seed;
+			return;
+		}
+	}
+}
+
 emdb_err segment_open(const struct segment_env *env, uint64_t id, bool writable, bool salvage,
 		      struct segment **ret, const char **ret_why)
 {
@@ -266,6 +327,9 @@ emdb_err segment_open(const struct segment_env *env, uint64_t id, bool writable,
 		rc = io_fstat(env->io, s->fd, &st);
 	if (rc == 0)
 		rc = io_pread_full(env->io, s->fd, buf, sizeof(buf), 0, &n);
+	/* The frames may be readable all the same. */
+	if (rc == -EIO && salvage)
+		rc = 0;
 	if (rc == 0)
 		rc = header_check(env, s, buf, n, salvage, &h, &why);
 	if (rc == 0 && !why && h.tags_off)
@@ -286,6 +350,8 @@ emdb_err segment_open(const struct segment_env *env, uint64_t id, bool writable,
 		s->fd = -1;
 	}
 	atomic_store_explicit(&s->size, st.size, memory_order_relaxed);
+	if (s->headless && env->crc_seeded)
+		find_seed(s);
 	*ret = s;
 	return EMDB_OK;
 }

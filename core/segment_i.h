@@ -24,6 +24,7 @@ struct segment {
 	const uint8_t *map;      /* map_len bytes; immutable */
 	size_t map_len;          /* 1 << shift, more with tags behind the frames; immutable */
 	struct sealed_tags tags; /* of a converted segment; immutable */
+	bool headless;           /* opened with salvage, its header does not check out; immutable */
 	_Atomic(uint64_t)
 		*seen;       /* bit per 8 bytes: a frame or batch record here checked out; atomic */
 	uint8_t boot_id[16]; /* of the writer; immutable */

@@ -98,6 +98,7 @@ struct big {
 	uint64_t kept_lsn;  /* views at or below it see a copy, see view.h */
 	uint64_t as_of;     /* opening only: a checkpoint has what lower LSNs did to it */
 	bool mark;          /* opening only: see checkpoint_load.c */
+	bool named;         /* it has had a name */
 	uint32_t mode, uid, gid;
 	uint32_t nlinks, links_cap;
 	struct link *links;
@@ -187,8 +188,7 @@ struct emdb_db {
 	void *on_expire_ctx;
 	void (*log)(void *ctx, enum emdb_log_level level, const char *message);
 	void *log_ctx;
-	void (*found)(void *ctx, const struct emdb_detail *detail); /* emdb_check(); may be NULL */
-	void *found_ctx;
+	struct damage *damage; /* emdb_check() and emdb_repair(): see damage.h; else NULL */
 	uint64_t replayed, open_us, torn_bytes;
 	uint64_t replayed_records, replayed_bytes, skipped_bytes;
 	uint64_t replay_from; /* LSN of the checkpoint that opening used; 0: none */
@@ -266,10 +266,19 @@ static inline size_t db_extent_max(const emdb_db *db)
 /* memcpy out of mapped memory; IO when the disk does not deliver. */
 emdb_err copy_mapped(void *dst, const void *src, size_t n);
 
-/* emdb_open(), telling of every damaged place when it salvages. */
-emdb_err db_open_found(const char *path, const struct emdb_options *opts,
-		       void (*found)(void *ctx, const struct emdb_detail *detail), void *found_ctx,
-		       emdb_db **ret_db);
+struct damage;
+/* How emdb_check() and emdb_repair() open a store. */
+struct salvage {
+	struct damage *damage;           /* learns of what is damaged */
+	bool repair;                     /* for writing: see journal_config.repair */
+	int lockfd;                      /* the store's lock, held already: borrowed; -1: take it */
+	const struct superblock *super;  /* instead of the one on disk; may be NULL */
+	const struct manifest *manifest; /* the same */
+	struct emdb_io *io;              /* instead of the host's; may be NULL; borrowed */
+};
+/* emdb_open() of what is damaged.  opts->flags has EMDB_OPEN_SALVAGE. */
+emdb_err db_open_salvage(const char *path, const struct emdb_options *opts, const struct salvage *s,
+			 emdb_db **ret_db);
 
 /*
  * emdb_open() of a snapshot of db, path being relative to db's directory.  Of an encrypted store it
@@ -297,6 +306,7 @@ struct entry {
 	uint64_t id;
 	struct rec rec;
 	struct segment *seg;
+	bool lost; /* from entry_find_lost_pinned() */
 };
 
 static inline uint64_t slot_ref(uint64_t slot)
@@ -315,6 +325,24 @@ struct ns *ns_find_pinned(emdb_db *db, uint64_t id);
  */
 emdb_err entry_find_pinned(emdb_db *db, const struct ns *ns, uint64_t hash, const void *key,
 			   size_t key_len, bool raw, struct entry *ret);
+/*
+ * After entry_find_pinned() could not read a record: the entry that it was the record of.  The hash being a
+ * secret of the store, no other key has it.  rec has its kind, NS and KEY; seg may be NULL; id is 0
+ * unless it is a LINK or a namespace.  NOT_FOUND: all records of that hash can be read.
+ */
+emdb_err entry_find_lost_pinned(emdb_db *db, const struct ns *ns, uint64_t hash, const void *key,
+				size_t key_len, struct entry *ret);
+/* What is known of the entry at a slot whose record cannot be read; its key is not. */
+void entry_lost_pinned(emdb_db *db, const struct ns *ns, uint64_t hash, uint64_t slot,
+		       struct entry *ret);
+/* Is it not absence what the error says, but a record that cannot be read? */
+static inline bool is_loss(emdb_err err)
+{
+	return err == EMDB_ERR_CORRUPT || err == EMDB_ERR_IO;
+}
+/* The namespace or big object whose entry a slot with REF_SPECIAL is; *ret_id 0: neither. */
+void slot_names_pinned(emdb_db *db, const struct ns *ns, uint64_t hash, uint64_t slot,
+		       uint8_t *ret_kind, uint64_t *ret_id);
 /* Reads the record of one index slot.  NOT_FOUND: expired (unless raw). */
 emdb_err entry_read_pinned(emdb_db *db, uint64_t hash, uint64_t slot, bool raw, struct entry *ret);
 /* The deadline of an entry, of a LINK its object's; 0: never. */
@@ -426,6 +454,8 @@ emdb_err apply_frame(struct apply *a, const struct frame *f);
 emdb_err apply_finish(emdb_db *db);
 /* In a replay: the namespace went; those below it are told of by themselves.  Pinned. */
 emdb_err apply_gone_ns(emdb_db *db, struct ns *ns);
+/* Repair: an entry whose record is lost goes, without a record that says so.  Pinned. */
+emdb_err apply_forget(emdb_db *db, struct ns *ns, const struct entry *e);
 emdb_err ns_new(emdb_db *db, uint64_t id, struct ns **ret);
 /* Frees a dead namespace that nobody references. */
 void ns_maybe_free_pinned(emdb_db *db, struct ns *ns);

@@ -15,9 +15,15 @@ emdb_err storedir_open(struct emdb_io *io, int dirfd, const char *name, int *ret
 
 emdb_err storedir_super_read(struct emdb_io *io, int dirfd, struct superblock *ret)
 {
+	return storedir_super_read_as(io, dirfd, STOREDIR_SUPER, ret);
+}
+
+emdb_err storedir_super_read_as(struct emdb_io *io, int dirfd, const char *name,
+				struct superblock *ret)
+{
 	struct buf b = BUF_INIT;
 	emdb_err err;
-	const int rc = io_read_file(io, dirfd, STOREDIR_SUPER, FMT_SUPER_SIZE + 1, &b);
+	const int rc = io_read_file(io, dirfd, name, FMT_SUPER_SIZE + 1, &b);
 
 	if (rc == -EFBIG)
 		err = EMDB_ERR_NOT_STORE;
@@ -30,9 +36,15 @@ emdb_err storedir_super_read(struct emdb_io *io, int dirfd, struct superblock *r
 emdb_err storedir_super_write(struct emdb_io *io, int dirfd, const struct superblock *sb)
 {
 	uint8_t b[FMT_SUPER_SIZE];
+	struct io_stat st;
+	int ret;
 
 	fmt_super_encode(sb, b);
-	return err_of_io(io_replace_durably(io, dirfd, STOREDIR_SUPER, b, sizeof(b)));
+	ret = io_replace_durably(io, dirfd, STOREDIR_SUPER, b, sizeof(b));
+	/* No old key slot lives on in the copy. */
+	if (ret == 0 && io_fstatat(io, dirfd, STOREDIR_SUPER_BAK, &st) == 0)
+		ret = io_replace_durably(io, dirfd, STOREDIR_SUPER_BAK, b, sizeof(b));
+	return err_of_io(ret);
 }
 
 struct removal {

@@ -14,6 +14,7 @@
 #include "core/manifest.h"
 
 #define STOREDIR_SUPER     "superblock"
+#define STOREDIR_SUPER_BAK "superblock.bak"
 #define STOREDIR_LOCK      "lock"
 #define STOREDIR_JOURNAL   "journal"
 #define STOREDIR_SNAPSHOTS "snapshots"
@@ -23,7 +24,10 @@ EMDB_CHECKED emdb_err storedir_open(struct emdb_io *io, int dirfd, const char *n
 
 /* NOT_FOUND: there is none; else as fmt_super_decode(), IO, NOMEM, PERM. */
 EMDB_CHECKED emdb_err storedir_super_read(struct emdb_io *io, int dirfd, struct superblock *ret);
-/* Durably. */
+/* As storedir_super_read(), of a file of another name. */
+EMDB_CHECKED emdb_err storedir_super_read_as(struct emdb_io *io, int dirfd, const char *name,
+					     struct superblock *ret);
+/* Durably, the copy for emdb_repair() too when there is one. */
 EMDB_CHECKED emdb_err storedir_super_write(struct emdb_io *io, int dirfd,
 					   const struct superblock *sb);
 

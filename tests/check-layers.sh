@@ -30,7 +30,8 @@ recovery checkpoint
 compact
 storedir snapshot backup rollback keys convert
 async
-db check appdir
+damage db check appdir
+repair scrub
 '
 
 fail=0

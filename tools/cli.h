@@ -72,10 +72,13 @@ struct cli_command {
 	int (*run)(struct cli *cli, const struct cli_args *args);
 };
 
+/* fsck.emdbfs; returns what to exit with: bits as fsck(8) has them. */
+int cmd_fsck(struct cli *cli, int argc, char **argv);
+
 extern const struct cli_command cmd_init, cmd_put, cmd_get, cmd_del, cmd_ls, cmd_mkns, cmd_rmns,
 	cmd_ttl, cmd_sweep, cmd_stat, cmd_lock, cmd_check, cmd_flush, cmd_checkpoint, cmd_compact,
 	cmd_snapshot, cmd_backup, cmd_export, cmd_import, cmd_restore, cmd_key, cmd_encrypt,
-	cmd_decrypt;
+	cmd_decrypt, cmd_repair;
 
 bool args_has(const struct cli_args *args, int key);
 /* NULL when the option was not given. */

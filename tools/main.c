@@ -21,7 +21,7 @@ static const struct cli_command *const commands[] = {
 	&cmd_init,   &cmd_put,        &cmd_get,     &cmd_del,      &cmd_ls,      &cmd_mkns,
 	&cmd_rmns,   &cmd_ttl,        &cmd_sweep,   &cmd_stat,     &cmd_lock,    &cmd_check,
 	&cmd_flush,  &cmd_checkpoint, &cmd_compact, &cmd_snapshot, &cmd_backup,  &cmd_export,
-	&cmd_import, &cmd_restore,    &cmd_key,     &cmd_encrypt,  &cmd_decrypt,
+	&cmd_import, &cmd_restore,    &cmd_key,     &cmd_encrypt,  &cmd_decrypt, &cmd_repair,
 };
 #define COMMANDS (sizeof(commands) / sizeof(*commands))
 
@@ -275,6 +275,14 @@ static void set_signals(void)
 	(void)sigaction(SIGPIPE, &act, NULL);
 }
 
+/* Installed under that name, too. */
+static bool is_fsck(const char *name)
+{
+	const char *const base = strrchr(name, '/');
+
+	return strcmp(base ? base + 1 : name, "fsck.emdbfs") == 0;
+}
+
 int main(int argc, char **argv)
 {
 	struct out out;
@@ -284,7 +292,8 @@ int main(int argc, char **argv)
 
 	set_signals();
 	out_init(&out, STDOUT_FILENO);
-	code = dispatch(&cli, argc, argv);
+	code = is_fsck(argc > 0 ? argv[0] : "") ? cmd_fsck(&cli, argc, argv)
+						: dispatch(&cli, argc, argv);
 	unlock_release(&unlock);
 	err = out_flush(&out);
 	/* Nobody reads a message about a reader that left; the status says it. */

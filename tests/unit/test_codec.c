@@ -304,4 +304,21 @@ TEST(test_codec__key_hash_depends_on_seed_namespace_and_key)
 		CHECK(high[i] > 800 && high[i] < 1200);
 }
 
+TEST(test_codec__crc_backwards)
+{
+	uint64_t state = test_seed();
+	uint8_t b[64];
+
+	for (int i = 0; i < 2000; i++) {
+		const size_t n = 4 + test_rand(&state) % 60;
+		const uint32_t seed = (uint32_t)test_rand(&state);
+
+		for (size_t k = 0; k < n; k++)
+			b[k] = (uint8_t)test_rand(&state);
+		CHECK_UEQ(crc32c_before(crc32c(seed, b, n), b, n), seed);
+		crc32c_forge(seed, b, n);
+		CHECK_UEQ(crc32c(0, b, n), seed);
+	}
+}
+
 TEST_MAIN()

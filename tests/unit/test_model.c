@@ -61,17 +61,22 @@ static void store_close(void)
 
 static void found_fault(void *ctx, const struct emdb_detail *detail)
 {
-	(void)ctx;
-	M_FAIL("check found: %s", detail->text);
+	/* Checkpoints are damaged on purpose. */
+	if (detail->damage != EMDB_DAMAGE_FILE)
+		M_FAIL("check found: %s", detail->text);
+	++*(uint64_t *)ctx;
 }
 
 /* What is on disk is sound, by the checker's word. */
 static void check_disk(void)
 {
 	struct emdb_check_report report;
+	uint64_t files = 0;
+	const emdb_err err = emdb_check_secret(dir, test_secret(), found_fault, &files, &report);
 
-	OK(emdb_check_secret(dir, test_secret(), found_fault, NULL, &report));
-	want_u64(report.bad_frames, 0, "bad frames");
+	if (!files || err != EMDB_ERR_CORRUPT)
+		OK(err);
+	want_u64(report.bad_frames, files, "bad frames");
 	want_u64(report.lost_bytes, 0, "lost bytes");
 }
 
