@@ -109,4 +109,58 @@ TEST(test_encrypted__nothing_planted_is_found_on_disk)
 	CHECK(h.found >= ARRAY_SIZE(plants));
 }
 
+/* ---- Two stores of one content --------------------------------------------------- */
+
+struct blocks {
+	struct buf all; /* 16 bytes each */
+	const struct blocks *others;
+	size_t shared;
+};
+
+/* What a segment has behind its header, zeros apart. */
+static void take_blocks(void *ctx, const char *path, uint8_t *p, size_t n)
+{
+	static const uint8_t zeros[16];
+	struct blocks *const b = ctx;
+	/* Of checkpoints the lengths, kinds and numbers of blocks are in clear, wherever they lie. */
+	const size_t from = strstr(path, ".seg") ? 256 : n;
+
+	for (size_t at = from; at + 16 <= n; at += 16) {
+		if (memcmp(p + at, zeros, 16) == 0)
+			continue;
+		if (b->others && b->others->all.len &&
+		    memmem(b->others->all.data, b->others->all.len, p + at, 16))
+			b->shared++;
+		tell(&b->all, p + at, 16);
+	}
+}
+
+static void same_content(const char *path, const struct emdb_secret *s)
+{
+	emdb_db *const db = open_store(path, s, EMDB_CIPHER_DEFAULT);
+
+	for (char k = 'a'; k <= 'z'; k++)
+		CHECK_OK(
+			emdb_put(db, EMDB_ROOT, &k, 1, PLANT_VALUE PLANT_VALUE PLANT_VALUE, 48, 0));
+	CHECK_OK(emdb_close(db));
+}
+
+TEST(test_encrypted__stores_of_one_content_share_no_block)
+{
+	for (int plain = 0; plain < 2; plain++) {
+		const char *const a = test_dir(), *const b = test_dir();
+		struct blocks one = { .all = BUF_INIT }, two = { .all = BUF_INIT, .others = &one };
+
+		same_content(a, plain ? NULL : &secret);
+		same_content(b, plain ? NULL : &secret);
+		each_file(a, take_blocks, &one);
+		each_file(b, take_blocks, &two);
+		CHECK(one.all.len > 16 * 100);
+		/* Of plain stores it finds them. */
+		CHECK_EQ(two.shared > 0, plain);
+		buf_release(&one.all);
+		buf_release(&two.all);
+	}
+}
+
 TEST_MAIN()
