@@ -44,6 +44,16 @@ static uint32_t node_bound(const struct oidx_node *n, const uint8_t *key, size_t
 	return lo;
 }
 
+static bool node_has(const struct oidx_node *n, uint32_t i, const uint8_t *key, size_t len)
+{
+	uint32_t rest_len;
+	const uint8_t *const rest = node_rest(n, i, &rest_len);
+
+	return len == (size_t)n->prefix_len + rest_len &&
+	       memcmp(key, node_prefix(n), n->prefix_len) == 0 &&
+	       memcmp(key + n->prefix_len, rest, rest_len) == 0;
+}
+
 /* The leaf for a key; NULL: the first (or, last, the last) of all.  NULL when there is none. */
 static struct oidx_node *descend(const struct oidx *o, const uint8_t *key, size_t len, bool last,
 				 struct path *p)
@@ -390,7 +400,7 @@ static int insert_locked(struct oidx *o, struct change *c, const uint8_t *key, s
 
 	if (leaf) {
 		pos = node_bound(leaf, key, len, false);
-		if (pos < leaf->count && node_bound(leaf, key, len, true) > pos)
+		if (pos < leaf->count && node_has(leaf, pos, key, len))
 			return 0;
 	}
 	err = leaf_insert(leaf, pos, key, len, &c->now);
@@ -491,7 +501,7 @@ static int remove_locked(struct oidx *o, struct change *c, const uint8_t *key, s
 	if (!leaf)
 		return 0;
 	pos = node_bound(leaf, key, len, false);
-	if (node_bound(leaf, key, len, true) == pos)
+	if (pos == leaf->count || !node_has(leaf, pos, key, len))
 		return 0;
 	err = leaf_remove(c, leaf, pos);
 	if (err) {
