@@ -238,6 +238,14 @@ fuzz-build: $(FUZZERS)
 fuzz-smoke: fuzz
 	$(Q)tests/fuzz/run.sh $(BUILD)/fuzz/tests/fuzz $(FUZZ_SECONDS)
 
+# Both by hand: the analyser of gcc over everything but tests, and valgrind over the unit tests.
+analyze:
+	$(SUB) BUILD=$(BUILD)/analyze CC=gcc EXTRA_CFLAGS='-fanalyzer -Wno-analyzer-too-complex' all
+check-valgrind: $(UNIT)
+	$(Q)for t in $(UNIT); do echo "valgrind: $$(basename $$t)"; \
+		valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
+		"$$t" >"$$t.valgrind" 2>&1 || { tail -n 60 "$$t.valgrind"; exit 1; }; done
+
 check-symbols: $(BIN)/libemdb.so.$(SOVERSION)
 	$(Q)bad=$$(nm -D --defined-only $< | awk '$$3 !~ /^emdb_/ {print $$3}'); \
 		[ -z "$$bad" ] || { echo "exported without emdb_: $$bad"; exit 1; }; echo "check-symbols: ok"
@@ -317,7 +325,7 @@ uninstall:
 clean:
 	$(Q)rm -rf $(BUILD)
 
-.PHONY: all deps deps-test libfuse check check-all unit-build bench-build check-unit check-crash check-examples \
+.PHONY: all analyze check-valgrind deps deps-test libfuse check check-all unit-build bench-build check-unit check-crash check-examples \
 	check-asan check-tsan \
 	check-integration check-long check-uring fuzz fuzz-build fuzz-smoke check-symbols check-layers check-docs format-check \
 	format bench bench-publish bench-engine bench-space mount umount install uninstall clean FORCE
