@@ -240,7 +240,9 @@ static emdb_err judge_damage(struct walk *w, struct segment *s, uint64_t at, uin
 
 	if (!more) {
 		/* To the last byte that was written, as far as anybody can tell. */
-		next = max_u64(align_up(segment_last_byte(s, at, end), 8), at + 8);
+		if (at < file_end(s))
+			next = align_up(segment_last_byte(s, at, file_end(s)), 8);
+		next = max_u64(next, at + 8);
 		if (mark > s->base)
 			next = max_u64(next, mark - s->base);
 		next = min_u64(next, end);
