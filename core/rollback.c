@@ -74,6 +74,9 @@ static emdb_err open_snapshot(struct rollback *r, const char *name)
 		return err;
 	r->snap = -1;
 	err = storedir_open(r->io, all, name, &r->snap);
+	/* Who made it may have been killed before its name was synced; from now on much hangs on it. */
+	if (!err)
+		err = err_of_io(io_fsync(r->io, all));
 	(void)io_close(r->io, all);
 	if (err)
 		return err;

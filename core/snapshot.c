@@ -140,7 +140,10 @@ void snapshot_tidy(emdb_db *db)
 
 	if (snapshots_open(db->io, db->dirfd, false, &fd) != EMDB_OK)
 		return;
-	err = tidy_in(db->io, fd);
+	/* What is shown from now on stays, whoever was killed before syncing it. */
+	err = err_of_io(io_fsync(db->io, fd));
+	if (!err)
+		err = tidy_in(db->io, fd);
 	if (!err)
 		err = tidy_backups(db->io, fd);
 	if (err && db->log)
