@@ -170,32 +170,44 @@ static int64_t deadline(uint64_t *rnd)
 	}
 }
 
+static void plan_item(struct state *st, struct act *act, int slot, uint64_t *rnd)
+{
+	const size_t max = act->op == OP_TXN ? 20000 : 60000;
+	struct object *o;
+
+	act->many[slot] = SKIP_IT;
+	if (sim_rand(rnd) % 4 == 0 || (st->slot[slot] >= 0 && names_of(st, st->slot[slot]) > 1))
+		return;
+	if (sim_rand(rnd) % 4 == 0) {
+		/* A transaction removes only what is there. */
+		if (act->op == OP_TXN && st->slot[slot] < 0)
+			return;
+		act->many[slot] = REMOVE_IT;
+		unname(st, slot);
+		return;
+	}
+	act->many[slot] = PUT_IT;
+	o = st->slot[slot] >= 0 ? &st->objs[st->slot[slot]] : object_new(st, slot);
+	do
+		o->base = sim_rand(rnd) >> 1;
+	while (base_size(o->base) > max);
+	o->nmods = 0;
+	o->expires_ms = deadline(rnd);
+	object_seal(o);
+}
+
 static bool plan_many(struct state *st, struct act *act, uint64_t *rnd)
 {
 	const int dir = (int)(sim_rand(rnd) % DIRS);
 
+	act->a = dir;
+	act->durable = act->op == OP_TXN && sim_rand(rnd) % 4 == 0;
 	if (!dir_there(st, dir))
 		return false;
-	act->a = dir;
-	for (int i = dir; i < SLOTS; i += DIRS) {
-		struct object *o;
-
+	for (int i = 0; i < SLOTS; i++) {
 		act->many[i] = SKIP_IT;
-		if (sim_rand(rnd) % 4 == 0 || (st->slot[i] >= 0 && names_of(st, st->slot[i]) > 1))
-			continue;
-		if (sim_rand(rnd) % 4 == 0) {
-			act->many[i] = REMOVE_IT;
-			unname(st, i);
-			continue;
-		}
-		act->many[i] = PUT_IT;
-		o = st->slot[i] >= 0 ? &st->objs[st->slot[i]] : object_new(st, i);
-		do
-			o->base = sim_rand(rnd) >> 1;
-		while (base_size(o->base) > 60000);
-		o->nmods = 0;
-		o->expires_ms = deadline(rnd);
-		object_seal(o);
+		if (dir_there(st, i % DIRS) && (act->op == OP_TXN || i % DIRS == dir))
+			plan_item(st, act, i, rnd);
 	}
 	return true;
 }
@@ -327,7 +339,7 @@ bool plan(struct state *st, struct act *act, uint64_t *rnd)
 	act->b = (act->a + 1 + (int)(sim_rand(rnd) % (SLOTS - 1))) % SLOTS;
 	if (act->op >= OP_CLEAR)
 		return plan_dirs(st, act, rnd);
-	if (act->op == OP_MANY)
+	if (act->op == OP_MANY || act->op == OP_TXN)
 		return plan_many(st, act, rnd);
 	if (!dir_there(st, act->a % DIRS))
 		return false;
@@ -421,6 +433,48 @@ static emdb_err do_many(emdb_db *db, int worker, const struct act *act, const st
 		err = emdb_put_many(db, ns, items, n);
 	for (int i = 0; i < DIR_KEYS; i++)
 		free(values[i]);
+	return err;
+}
+
+static emdb_err txn_item(emdb_db *db, emdb_txn *txn, int worker, int slot, const struct act *act,
+			 const struct state *st)
+{
+	const struct object *o;
+	struct place p;
+	uint8_t *value;
+	emdb_err err = place_of(db, worker, slot, &p);
+
+	if (err)
+		return err;
+	if (act->many[slot] == REMOVE_IT)
+		return emdb_txn_remove(txn, p.ns, p.key, p.len);
+	o = &st->objs[st->slot[slot]];
+	value = content_room(o);
+	err = emdb_txn_put(txn, p.ns, p.key, p.len, value, content_of(o, value),
+			   o->expires_ms ? o->expires_ms : EMDB_TTL_NEVER);
+	free(value);
+	return err;
+}
+
+/* The sweeper may come first to a key that has expired. */
+static emdb_err do_txn(emdb_db *db, int worker, const struct act *act, const struct state *st)
+{
+	emdb_err err = EMDB_ERR_CONFLICT;
+
+	for (int tries = 0; err == EMDB_ERR_CONFLICT && tries < 100; tries++) {
+		emdb_txn *txn;
+
+		err = emdb_txn_begin(db, NULL, &txn);
+		if (err)
+			return err;
+		for (int i = 0; !err && i < SLOTS; i++)
+			if (act->many[i] != SKIP_IT)
+				err = txn_item(db, txn, worker, i, act, st);
+		if (err)
+			emdb_txn_abort(txn);
+		else
+			err = emdb_txn_commit(txn, act->durable ? EMDB_COMMIT_DURABLE : 0);
+	}
 	return err;
 }
 
@@ -530,14 +584,17 @@ static emdb_err do_create(emdb_db *db, const struct place *a)
 
 emdb_err perform(emdb_db *db, int worker, const struct act *act, const struct state *st)
 {
-	const int obj = st->slot[act->a];
 	struct place a, b;
 	emdb_err err;
+	int obj;
 
 	if (act->op >= OP_CLEAR)
 		return do_dirs(db, worker, act);
 	if (act->op == OP_MANY)
 		return do_many(db, worker, act, st);
+	if (act->op == OP_TXN)
+		return do_txn(db, worker, act, st);
+	obj = st->slot[act->a];
 	err = place_of(db, worker, act->a, &a);
 	if (!err && act->op >= OP_RENAME)
 		err = place_of(db, worker, act->b, &b);
@@ -567,16 +624,18 @@ emdb_err perform(emdb_db *db, int worker, const struct act *act, const struct st
 void act_describe(int worker, const struct act *act, const struct state *st, char *buf, size_t n)
 {
 	static const char *const names[] = {
-		[OP_PUT] = "put",       [OP_REMOVE] = "remove",     [OP_MANY] = "put_many",
-		[OP_WRITE] = "write",   [OP_CUT] = "truncate",      [OP_HOLE] = "punch hole",
-		[OP_CREATE] = "create", [OP_XATTR] = "xattr",       [OP_TTL] = "deadline",
-		[OP_RENAME] = "rename", [OP_EXCHANGE] = "exchange", [OP_LINK] = "link",
-		[OP_COPY] = "copy",     [OP_CLEAR] = "clear",       [OP_DROP] = "drop",
-		[OP_MAKE] = "mkdir",    [OP_SWAP] = "swap dirs",    [OP_TOP] = "make top",
+		[OP_PUT] = "put",         [OP_REMOVE] = "remove",     [OP_MANY] = "put_many",
+		[OP_WRITE] = "write",     [OP_CUT] = "truncate",      [OP_HOLE] = "punch hole",
+		[OP_CREATE] = "create",   [OP_XATTR] = "xattr",       [OP_TTL] = "deadline",
+		[OP_RENAME] = "rename",   [OP_EXCHANGE] = "exchange", [OP_LINK] = "link",
+		[OP_TXN] = "transaction", [OP_COPY] = "copy",         [OP_CLEAR] = "clear",
+		[OP_DROP] = "drop",       [OP_MAKE] = "mkdir",        [OP_SWAP] = "swap dirs",
+		[OP_TOP] = "make top",
 	};
-	const int obj = act->op < OP_CLEAR && act->op != OP_MANY ? st->slot[act->a] : -1;
+	const bool many = act->op == OP_MANY || act->op == OP_TXN;
+	const int obj = act->op < OP_CLEAR && !many ? st->slot[act->a] : -1;
 
-	if (act->op >= OP_CLEAR || act->op == OP_MANY)
+	if (act->op >= OP_CLEAR || many)
 		snprintf(buf, n, "worker %d: %s, directory %d", worker, names[act->op], act->a);
 	else if (act->op >= OP_RENAME)
 		snprintf(buf, n, "worker %d: %s %d to %d", worker, names[act->op], act->a, act->b);

@@ -67,6 +67,7 @@ struct moment {
 struct past {
 	struct state st;
 	struct moment began, acked; /* ticket UINT64_MAX: not yet */
+	bool durable;               /* once acknowledged, as after a flush */
 	char what[80];
 };
 
@@ -84,7 +85,8 @@ struct snap {
 	struct span made, gone;
 	const struct snap *origin; /* of a renamed one: what was made under another name */
 	bool fixed;                /* of an earlier epoch: exactly these states */
-	struct state *st;          /* WORKERS of them, with fixed; the origin's */
+	bool doubtful;    /* not acknowledged when the process died: power can still take it */
+	struct state *st; /* WORKERS of them, with fixed; the origin's */
 };
 
 struct work {

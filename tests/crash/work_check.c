@@ -278,6 +278,9 @@ struct bounds work_bounds(const struct work *w, const struct sim_crash *c)
 	for (int i = 0; i < WORKERS; i++) {
 		b.hi[i] = begun_by(w, i, c->at);
 		b.lo[i] = c->kill || w->through ? acked_by(w, i, c->at) : returned(w, i, synced);
+		for (size_t k = b.lo[i] + 1; k <= b.hi[i]; k++)
+			if (w->past[i][k].durable && w->past[i][k].acked.event <= c->at)
+				b.lo[i] = k;
 	}
 	return b;
 }
@@ -348,7 +351,8 @@ static struct snap *snap_which(struct work *w, emdb_db *db, int name, const stru
 }
 
 /* Keeps what was found for the next epoch. */
-static void snap_remember(struct work *w, const struct snap *s, const size_t found[WORKERS])
+static void snap_remember(struct work *w, const struct snap *s, const struct sim_crash *c,
+			  const size_t found[WORKERS])
 {
 	struct state *const st = calloc(WORKERS, sizeof(*st));
 	struct snap *const to = &w->kept[w->nkept];
@@ -358,6 +362,8 @@ static void snap_remember(struct work *w, const struct snap *s, const size_t fou
 	for (int i = 0; i < WORKERS; i++)
 		st[i] = s->fixed ? s->st[i] : w->past[i][found[i]].st;
 	*to = (struct snap){ .name = s->name, .fixed = true, .st = st };
+	/* Opening syncs the names of snapshots, not that of a backup somewhere. */
+	to->doubtful = s->name < 0 && c->kill && (s->doubtful || s->made.acked.event > c->at);
 	to->gone.began = to->gone.acked = (struct moment){ UINT64_MAX, SIZE_MAX };
 	w->nkept++;
 }
@@ -367,7 +373,7 @@ static bool snap_due(const struct work *w, int name, const struct sim_crash *c)
 {
 	for (size_t i = 0; i < w->nsnaps; i++)
 		if (w->snaps[i].name == name && w->snaps[i].made.acked.event <= c->at &&
-		    w->snaps[i].gone.began.event > c->at)
+		    !(w->snaps[i].doubtful && !c->kill) && w->snaps[i].gone.began.event > c->at)
 			return true;
 	return false;
 }
@@ -393,7 +399,7 @@ static bool check_snap(struct work *w, emdb_db *db, int name, const struct sim_c
 		pardon(w);
 		return wrong(w, "snapshot %s: %.1000s", snap_names[name], text);
 	}
-	snap_remember(w, s, found);
+	snap_remember(w, s, c, found);
 	return true;
 }
 
@@ -436,7 +442,7 @@ bool work_check_backup(struct work *w, const struct sim_crash *c)
 		pardon(w);
 		return wrong(w, "backup: %.1000s", text);
 	}
-	snap_remember(w, s, found);
+	snap_remember(w, s, c, found);
 	return true;
 }
 

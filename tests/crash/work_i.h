@@ -18,6 +18,7 @@ enum op {
 	OP_PUT,
 	OP_REMOVE,
 	OP_MANY,
+	OP_TXN, /* as OP_MANY, in all directories */
 	OP_WRITE,
 	OP_CUT,
 	OP_HOLE,
@@ -39,6 +40,7 @@ struct act {
 	enum op op;
 	int a, b; /* slots; directories from OP_CLEAR on and of OP_MANY */
 	enum { SKIP_IT, PUT_IT, REMOVE_IT } many[SLOTS];
+	bool durable; /* of OP_TXN */
 };
 
 uint8_t *content_room(const struct object *o);

@@ -62,6 +62,7 @@ static struct past *past_next(struct work *w, int worker)
 		return NULL;
 	p[n].st = p[n - 1].st;
 	p[n].what[0] = 0;
+	p[n].durable = false;
 	return &p[n];
 }
 
@@ -103,6 +104,9 @@ static void worker_step(struct work *w, int worker, unsigned int step)
 		return;
 	}
 	next->acked = moment(w);
+	next->durable = act.op == OP_TXN && act.durable;
+	if (next->durable)
+		note_flush(w, next->began);
 	if (sim_rand(&rnd) % 12 == 0) {
 		const struct moment began = moment(w);
 
