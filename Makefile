@@ -184,7 +184,7 @@ libfuse: deps
 
 # ---- Tests ----
 
-RUN	= ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
+RUN	= $(if $(EMDB_LONG),TEST_TIMEOUT=7200) ASAN_OPTIONS=detect_stack_use_after_return=1 UBSAN_OPTIONS=halt_on_error=1:print_stacktrace=1 \
 	TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1 EMDB_BIN=$(abspath $(BIN)) tests/unit/run.sh
 HAVE_CLANG := $(if $(shell command -v clang),y)
 
@@ -208,7 +208,7 @@ bench-build: $(BENCHES)
 check-unit: $(UNIT)
 	$(Q)$(RUN) $(or $(LABEL),unit) $(UNIT)
 check-crash: $(CRASH) $(PROGS)
-	$(Q)$(if $(CRASH),$(if $(EMDB_LONG),TEST_TIMEOUT=7200) $(RUN) crash $(CRASH))
+	$(Q)$(if $(CRASH),$(RUN) crash $(CRASH))
 # As a user would: against what `make install` installs.
 check-examples: all
 	$(Q)rm -rf $(O)/stage && $(MAKE) -s --no-print-directory install DESTDIR=$(abspath $(O))/stage && \
@@ -223,7 +223,7 @@ check-integration: all
 check-long: all
 	$(SUB) FUZZ_SECONDS=120 fuzz-smoke
 	$(SUB) EMDB_LONG=1 VARIANT=asan check-unit check-crash
-	$(SUB) EMDB_LONG=1 check-crash check-integration
+	$(SUB) EMDB_LONG=1 check-unit check-crash check-integration
 	$(SUB) EMDB_LONG=1 check-uring
 # With the private libfuse, where it can be had, and the kernel's switch on, where it is ours to set.
 check-uring: libfuse
