@@ -770,8 +770,10 @@ static emdb_err op_open_memory(struct store *s)
 
 #define WRITES 0x1u /* the store is another one afterwards */
 #define CLOSED 0x2u /* the store is not open meanwhile */
-#define KILLED 0x4u /* and was not closed in good order */
-#define MEMORY 0x8u /* opens and closes files that are not the host's */
+/* What cannot be read is what it looks for: CORRUPT then. */
+#define REPORTS 0x10u
+#define KILLED  0x4u /* and was not closed in good order */
+#define MEMORY  0x8u /* opens and closes files that are not the host's */
 
 static const struct fault_op {
 	const char *fn;   /* as in emdb.h */
@@ -833,7 +835,7 @@ static const struct fault_op {
 	{ "emdb_compact", "", op_compact, NULL, 0 },
 	{ "emdb_stats_get", "", op_stats, NULL, 0 },
 	{ "emdb_space_get", "", op_space, NULL, 0 },
-	{ "emdb_check", "", op_check, NULL, CLOSED },
+	{ "emdb_check", "", op_check, NULL, CLOSED | REPORTS },
 	{ "emdb_snapshot_create", "", op_snapshot_create, NULL, WRITES },
 	{ "emdb_snapshot_delete", "", op_snapshot_delete, NULL, WRITES },
 	{ "emdb_snapshot_rename", "", op_snapshot_rename, NULL, WRITES },

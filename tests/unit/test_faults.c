@@ -130,9 +130,11 @@ static struct sides sides_of(const struct fault_op *op)
 }
 
 /* Is this an error that such a failure may give? */
-static bool expected(const struct injection *i, emdb_err err)
+static bool expected(const struct fault_op *op, const struct injection *i, emdb_err err)
 {
 	switch ((int)err) {
+	case EMDB_ERR_CORRUPT:
+		return op->flags & REPORTS && i->err == -EIO;
 	case EMDB_OK:
 		return true;
 	case EMDB_ERR_IO:
@@ -201,7 +203,7 @@ static bool one_case(const struct fault_op *op, const struct injection *i, uint6
 	host_inject(i, nth);
 	err = op->run(&s);
 	hits = host_calm();
-	if (!expected(i, err))
+	if (!expected(op, i, err))
 		COMPLAIN("not an error for that");
 	if (!hits && err)
 		COMPLAIN("an error without a failure");
