@@ -105,7 +105,7 @@ TSAN_TESTS := $(filter-out test_ops,$(TSAN_TESTS))
 EXTRA_fuzz_tar := tools/tar_import.c
 EXTRA_test_control := tools/ctl_proto.c
 EXTRA_fuzz_control := tools/ctl_proto.c
-EXTRA_nullfs := $(patsubst %,fuse/%.c,session view options names uring mounts notify log) tools/secret.c
+EXTRA_nullfs := $(patsubst %,fuse/%.c,session child view options names uring mounts notify log) tools/secret.c
 LIBS_nullfs := $(FUSE_LIBS)
 WRAP_crash_store := -Wl,--wrap=emdb_io_posix_new,--wrap=crc32c
 WRAP_test_faults := -Wl,--wrap=emdb_io_posix_new,--wrap=thread_start

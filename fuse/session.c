@@ -9,12 +9,12 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
-#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
 #include <linux/fuse.h>
 
+#include "fuse/child.h"
 #include "fuse/log.h"
 #include "fuse/uring.h"
 
@@ -269,28 +269,6 @@ bool session_open(struct session *s, struct fs *fs, const struct fuse_lowlevel_o
 	}
 	atomic_store_explicit(&fs->notify, s->notify, memory_order_release);
 	return true;
-}
-
-/*
- * Calls fn in a process of its own, because a thread that waits for an answer
- * of its own process cannot be killed: its descriptor of the device keeps the
- * connection up, and the connection keeps it waiting.  fn returns an errno;
- * so does this, ECONNABORTED when the process was killed.
- */
-static int in_child(int (*fn)(const char *path), const char *path)
-{
-	int status = 0;
-	const pid_t pid = fork();
-
-	if (pid == -1)
-		return errno;
-	if (pid == 0) {
-		(void)close_range(STDERR_FILENO + 1, ~0u, 0);
-		_exit(fn(path));
-	}
-	while (waitpid(pid, &status, 0) == -1 && errno == EINTR)
-		;
-	return WIFEXITED(status) ? WEXITSTATUS(status) : ECONNABORTED;
 }
 
 static int open_once(const char *path)
