@@ -5,7 +5,7 @@
 
 #include "tests/unit/encrypted_help.h"
 
-/* With EMDB_LONG=1 thirty times as many. */
+/* With EMDB_LONG=1 ten times as many. */
 #define KILLS 6
 
 /* Plain and sealed, live and dead, batches, big ones and links, checkpoints, two snapshots. */
@@ -285,7 +285,7 @@ TEST(test_convert__killed_it_is_the_old_or_the_new)
 	const char *const path = test_dir();
 	uint64_t rnd = test_seed();
 	struct buf want;
-	const int kills = long_run() ? KILLS * 30 : KILLS;
+	const int kills = long_run() ? KILLS * 10 : KILLS;
 	int what = ENCRYPT, ended = 0;
 
 	fill(path, NULL);
