@@ -99,7 +99,7 @@ TEST(test_xattr__create_errors)
 	x[0].name = name;
 	CHECK_EQ(emdb_node_create_anon(db, EMDB_ROOT, &what, &a), EMDB_ERR_RANGE);
 	for (int i = 0; i < 20; i++)
-		x[i] = (struct emdb_xattr){ "user.x" + i % 2, big, EMDB_XATTR_VALUE_MAX };
+		x[i] = (struct emdb_xattr){ &"user.x"[i % 2], big, EMDB_XATTR_VALUE_MAX };
 	what.xattr_count = 20;
 	CHECK_EQ(emdb_node_create(db, EMDB_ROOT, "f", 1, &what, &a), EMDB_ERR_NO_SPACE);
 	CHECK_EQ(emdb_node_lookup(db, EMDB_ROOT, "f", 1, &a), EMDB_ERR_NOT_FOUND);
