@@ -15,7 +15,7 @@ import time
 import pytest
 
 import emdbfmt
-from harness import binary, fallocate
+from harness import binary, fallocate, reads_the_files
 
 OK, FAILED, USAGE, PARTIAL, NO_STORE, LOCKED, CHECK, CANCELLED = 0, 1, 2, 3, 10, 11, 26, 130
 COMMANDS = ["init", "put", "get", "del", "ls", "mkns", "rmns", "ttl", "sweep", "stat", "lock", "check",
@@ -741,6 +741,7 @@ def compare(cli):
 
 
 def test_second_reader_agrees_on_what_emdb_wrote(cli):
+    reads_the_files()
     cli("put", "-p", "users/alice", "hello")
     cli("put", "users/bob", "")
     cli("put", "--ttl", "1h", "users/carol", "x" * 9000)
@@ -765,6 +766,7 @@ def test_second_reader_agrees_on_what_emdb_wrote(cli):
 
 
 def test_second_reader_over_many_segments(emdb, scratch):
+    reads_the_files()
     cli = Cli(emdb, scratch / "store")
     cli("init", "--segment-size", "1M")
     for i in range(12):
@@ -776,6 +778,7 @@ def test_second_reader_over_many_segments(emdb, scratch):
 
 @pytest.mark.emdb
 def test_second_reader_agrees_on_what_a_mount_wrote(emdb, make_mount):
+    reads_the_files()
     mount = make_mount()
     root = mount.mnt
     (root / "dir").mkdir()
@@ -893,6 +896,7 @@ def live_files(root):
 @pytest.mark.emdb
 @pytest.mark.parametrize("end", ["unmounted", "killed"])
 def test_second_reader_agrees_after_random_changes(emdb, make_mount, rng, end):
+    reads_the_files()
     mount = make_mount(["segment_size=2M"])
     scramble(mount.mnt, rng, 300)
     live = live_files(mount.mnt)
@@ -912,6 +916,7 @@ def test_second_reader_agrees_after_random_changes(emdb, make_mount, rng, end):
 @pytest.mark.emdb
 def test_second_reader_agrees_after_a_kill_under_load(emdb, make_mount, rng):
     """Frames of several writers side by side, some cut short; the state is the same to both."""
+    reads_the_files()
     mount = make_mount(["segment_size=2M", "max_threads=4"])
     seeds = [rng.randrange(1 << 32) for _ in range(4)]
     writers = []
