@@ -579,6 +579,20 @@ static emdb_err asked_step(struct job *j, const struct journal_seg_info *seg)
 	}
 }
 
+/*
+ * Those that do not go already: they may be gone, and no longer among those that go, by the time that
+ * their turn comes.
+ */
+static size_t keep_staying(const struct compactor *c, struct journal_seg_info *list, size_t n)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < n; i++)
+		if (!compact_goes(c, list[i].id))
+			list[kept++] = list[i];
+	return kept;
+}
+
 /* Empties what is worth it, oldest first.  *ret_full: there was no room for some of it. */
 static emdb_err asked_pass(struct job *j, uint32_t percent, bool *ret_full)
 {
@@ -590,6 +604,7 @@ static emdb_err asked_pass(struct job *j, uint32_t percent, bool *ret_full)
 	err = compact_list(j->db, &list, &n);
 	if (err)
 		return err;
+	n = keep_staying(j->c, list, n);
 	for (size_t i = 0; i < n; i++) {
 		if (!compact_asked_for(j->db, list, n, i, percent))
 			continue;
