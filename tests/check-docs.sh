@@ -16,7 +16,7 @@ complain() {
 for f in $(sed -n '/^EMDB_API/,/;/p' core/emdb.h | grep -oE '\bemdb_[a-z0-9_]+\(' | tr -d '(' | sort -u); do
 	grep -qE "^\.(Fo|Fn) $f\b" $man/*.3 || complain "$f() is in no page of section 3"
 done
-for c in $(sed -n 's/^extern const struct cli_command//; /cmd_[a-z]/p' tools/cli.h | grep -oE '\bcmd_[a-z]+' | sort -u); do
+for c in $(grep -v "^int" tools/cli.h | grep -oE "\bcmd_[a-z]+" | sort -u); do
 	grep -qE "^\.It Cm ${c#cmd_}\b" $man/emdb.1 || complain "emdb ${c#cmd_} is not in emdb.1"
 done
 for o in $(sed -n 's/^\t{ "\([a-z_]*\)", \(SET\|CLEAR\|WORD\|VALUE\), 0, set_.*/\1/p; s/^\t{ "\([a-z_]*\)", \(SET\|CLEAR\), FLAG.*/\1/p' \
