@@ -392,12 +392,14 @@ static void print_version(void)
 int main(int argc, char **argv)
 {
 	struct options options;
+	int code;
 
 	log_init("emdbfs", EMDB_LOG_WARN);
 	log_take_libfuse();
 	if (!options_parse(argc, argv, &options)) {
 		log_error("%s", options.error);
 		(void)fprintf(stderr, "Try 'emdbfs -h'.\n");
+		options_release(&options);
 		return exit_code(&options, EXIT_USAGE);
 	}
 	if (options.help) {
@@ -410,5 +412,7 @@ int main(int argc, char **argv)
 	}
 	if (options.foreground)
 		log_init("emdbfs", options.debug ? EMDB_LOG_DEBUG : EMDB_LOG_INFO);
-	return start(&options);
+	code = start(&options);
+	options_release(&options);
+	return code;
 }

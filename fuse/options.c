@@ -204,11 +204,12 @@ static bool set_verify(struct options *o, const char *name, const char *value)
 	return true;
 }
 
-/* A copy, for as long as the process lives: an option list is read from a buffer. */
+/* A copy: an option list is read from a buffer.  Given twice, the last one counts. */
 static bool set_text(struct options *o, const char *name, const char *value, const char **ret)
 {
 	if (*value == '\0')
 		return bad_value(o, name, value);
+	free((char *)(uintptr_t)*ret);
 	*ret = strdup(value);
 	return *ret != NULL || fail(o, "out of memory");
 }
@@ -569,4 +570,12 @@ bool options_parse(int argc, char **argv, struct options *ret)
 		if (!positional(ret, argv[i]))
 			return false;
 	return check_together(ret);
+}
+
+void options_release(struct options *o)
+{
+	free((char *)(uintptr_t)o->secret.passfile);
+	free((char *)(uintptr_t)o->secret.command);
+	free((char *)(uintptr_t)o->secret.keyfile);
+	o->secret = (struct secret_source)SECRET_SOURCE_NONE;
 }

@@ -92,6 +92,8 @@ struct options {
  * False: *ret->error says why, naming the argument.
  */
 bool options_parse(int argc, char **argv, struct options *ret);
+/* Frees what options_parse() copied, also after it failed. */
+void options_release(struct options *o);
 
 /* The text for -h. */
 extern const char options_usage[];
