@@ -141,15 +141,45 @@ static void apply_write(struct damage *d, const struct rec *r, uint64_t ref)
 	emdb_err err;
 
 	if (!objtab_get_pinned(d->db, r->id, &v) || !v.big || r->value_len > EXTENT_LEN_MAX ||
-	    r->off > EMDB_VALUE_MAX - r->value_len)
+	    r->off > EMDB_VALUE_MAX - r->value_len) {
+		d->unlikely = true; /* it may be the id that is damaged */
 		return;
+	}
 	mutex_lock(&v.big->lock);
 	w.size = max_u64(v.big->size, r->off + r->value_len);
 	mutex_unlock(&v.big->lock);
+	d->unlikely |= w.size != r->size; /* or the offset */
 	err = apply_rec(&a, &w, ref, 0, false, NULL);
 	buf_release(&a.pending);
 	if (err == EMDB_ERR_NOMEM)
 		d->err = err;
+}
+
+/* What is there of ns/hash: its slot; 0: nothing. */
+static uint64_t slot_at_pinned(emdb_db *db, uint64_t ns_id, uint64_t hash)
+{
+	const struct ns *const ns = ns_any_pinned(db, ns_id);
+	uint64_t slot;
+
+	return ns && hidx_find_pinned(&ns->idx, hash, &slot, 1) ? slot : 0;
+}
+
+/*
+ * Does what the record says of its entry fit what is there? When it does not, it may be the name that is damaged,
+ * and the entry that it was about shows an older state.
+ */
+static bool is_likely(const struct damage *d, const struct rec *r, uint64_t hash)
+{
+	const uint64_t slot = slot_at_pinned(d->db, r->ns, hash);
+	struct entry e;
+
+	if (r->mask & (REC_F_ORIGIN | REC_F_FLAGS))
+		return true; /* copies and new names find nothing */
+	if (r->kind == REC_DEL || r->kind == REC_DROP)
+		return slot != 0;
+	if (r->kind != REC_PUT || !(r->mask & REC_F_ID))
+		return true;
+	return slot && entry_read_pinned(d->db, hash, slot, true, &e) == EMDB_OK && e.id == r->id;
 }
 
 /* A record that nothing proves, behind the checkpoint. */
@@ -164,8 +194,10 @@ static void doubt(struct damage *d, const struct rec *r, uint64_t ref)
 		return;
 	}
 	if (!by_name && !ns_any_pinned(d->db, r->id) &&
-	    !(objtab_get_pinned(d->db, r->id, &v) && v.big))
+	    !(objtab_get_pinned(d->db, r->id, &v) && v.big)) {
+		d->unlikely = true;
 		return;
+	}
 	l = damage_losses(d) < DOUBTS_MAX ? add(d, by_name ? LOSS_DOUBT : LOSS_STATE) : NULL;
 	if (!l)
 		return;
@@ -177,6 +209,7 @@ static void doubt(struct damage *d, const struct rec *r, uint64_t ref)
 	l->ns = r->ns;
 	l->hash = entry_hash(d->db, r->ns, r->key, r->key_len);
 	set_name(d, l, r->key, r->key_len);
+	d->unlikely |= !is_likely(d, r, l->hash);
 }
 
 /* True: the frame says something. */
@@ -222,8 +255,10 @@ static void decode(struct damage *d, const struct segment *s, uint64_t off, uint
 			off = align_down(off + PAGE, PAGE);
 			continue;
 		}
+		d->unlikely = false;
 		if (st == FRAME_OK && frame_unproved(d, s, off, end, &f) && doubt_frame(d, &f)) {
-			d->unknown -= f.len;
+			if (!d->unlikely)
+				d->unknown -= f.len;
 			off += f.len;
 			continue;
 		}
@@ -588,15 +623,6 @@ static emdb_err walk_journal(struct damage *d)
 }
 
 /* ---- Doubts -------------------------------------------------------------------------- */
-
-/* What is there of ns/hash: its slot; 0: nothing. */
-static uint64_t slot_at_pinned(emdb_db *db, uint64_t ns_id, uint64_t hash)
-{
-	const struct ns *const ns = ns_any_pinned(db, ns_id);
-	uint64_t slot;
-
-	return ns && hidx_find_pinned(&ns->idx, hash, &slot, 1) ? slot : 0;
-}
 
 static uint64_t touched_pinned(emdb_db *db, uint64_t id)
 {

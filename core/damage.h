@@ -58,6 +58,7 @@ struct damage_place {
 struct damage {
 	emdb_db *db;
 	bool replaying, quiet;
+	bool unlikely;     /* the frame being decoded does not fit what is there */
 	struct buf places; /* struct damage_place */
 	struct buf losses; /* struct loss */
 	struct buf names;

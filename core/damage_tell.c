@@ -140,7 +140,7 @@ static void tell_doubt(const struct loss *l, const char *where, struct emdb_deta
 	(void)snprintf(ret->text, sizeof(ret->text),
 		       l->older ? "\"%.300s\": a later change is damaged, what is there is older "
 				  "(record at %s)"
-				: "\"%.300s\": lost (record at %s)",
+				: "\"%.300s\": lost, if its name is not damaged too (record at %s)",
 		       ret->path, where);
 }
 
