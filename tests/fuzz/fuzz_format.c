@@ -64,7 +64,7 @@ static void walk_rec(const struct rec *r, const uint8_t *p, size_t n)
 	emdb_assert(buf);
 	used = fmt_rec_encode(r, buf, max);
 	emdb_assert(used <= n && memcmp(buf, p, used) == 0);
-	emdb_assert(r->value_len <= n - used && n - used - r->value_len < 8);
+	emdb_assert(r->value_len <= n - used && n - used - r->value_len < 8 + FMT_TAG);
 	emdb_assert(!r->value_len || r->value == p + used);
 	free(buf);
 	emdb_assert(r->key_len <= EMDB_KEY_MAX && r->xattrs_len <= EMDB_XATTRS_MAX);
