@@ -346,3 +346,21 @@ uint32_t ref_size_pinned(emdb_db *db, uint64_t ref)
 {
 	return journal_size_pinned(db->j, ref);
 }
+
+emdb_err rec_value_copy(const struct rec *r, void **ret_value, size_t *ret_len)
+{
+	uint8_t *const p = base_malloc(r->value_len + 1);
+	emdb_err err;
+
+	if (!p)
+		return EMDB_ERR_NOMEM;
+	err = copy_mapped(p, r->value, r->value_len);
+	if (err) {
+		base_free(p);
+		return err;
+	}
+	p[r->value_len] = 0;
+	*ret_value = p;
+	*ret_len = r->value_len;
+	return EMDB_OK;
+}

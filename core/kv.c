@@ -54,25 +54,11 @@ static emdb_err big_value(emdb_db *db, uint64_t id, void **ret_value, size_t *re
 
 emdb_err entry_value_pinned(emdb_db *db, const struct entry *e, void **ret_value, size_t *ret_len)
 {
-	uint8_t *p;
-	emdb_err err;
-
 	if (e->rec.kind == REC_NS)
 		return EMDB_ERR_IS_NS;
 	if (e->rec.kind == REC_LINK)
 		return big_value(db, e->id, ret_value, ret_len);
-	p = base_malloc(e->rec.value_len + 1);
-	if (!p)
-		return EMDB_ERR_NOMEM;
-	err = copy_mapped(p, e->rec.value, e->rec.value_len);
-	if (err) {
-		base_free(p);
-		return err;
-	}
-	p[e->rec.value_len] = 0;
-	*ret_value = p;
-	*ret_len = e->rec.value_len;
-	return EMDB_OK;
+	return rec_value_copy(&e->rec, ret_value, ret_len);
 }
 
 emdb_err emdb_get(emdb_db *db, uint64_t ns, const void *key, size_t key_len, void **ret_value,

@@ -351,6 +351,8 @@ int64_t entry_expires_pinned(emdb_db *db, const struct entry *e);
 emdb_err entry_attr_pinned(emdb_db *db, const struct entry *e, struct emdb_attr *ret);
 /* A copy of its value, free with base_free(); a NUL follows.  IS_NS. */
 emdb_err entry_value_pinned(emdb_db *db, const struct entry *e, void **ret_value, size_t *ret_len);
+/* A copy of the value in a record; free with base_free().  A NUL follows that is not counted. */
+emdb_err rec_value_copy(const struct rec *r, void **ret_value, size_t *ret_len);
 void rec_attr(emdb_db *db, const struct rec *r, uint64_t ref, struct emdb_attr *ret);
 void ns_attr(const struct ns *ns, struct emdb_attr *ret);
 /* Bytes that the record at ref takes in the journal. */

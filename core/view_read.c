@@ -501,7 +501,6 @@ static emdb_err content_copy(const struct content *c, void **ret_value, size_t *
 emdb_err view_value_pinned(struct view *v, const struct entry *e, void **ret_value, size_t *ret_len)
 {
 	struct content c;
-	uint8_t *p;
 	emdb_err err;
 
 	if (e->rec.kind == REC_NS)
@@ -513,16 +512,5 @@ emdb_err view_value_pinned(struct view *v, const struct entry *e, void **ret_val
 		buf_release(&c.pieces);
 		return err;
 	}
-	p = base_malloc(e->rec.value_len + 1);
-	if (!p)
-		return EMDB_ERR_NOMEM;
-	err = copy_mapped(p, e->rec.value, e->rec.value_len);
-	if (err) {
-		base_free(p);
-		return err;
-	}
-	p[e->rec.value_len] = 0;
-	*ret_value = p;
-	*ret_len = e->rec.value_len;
-	return EMDB_OK;
+	return rec_value_copy(&e->rec, ret_value, ret_len);
 }
