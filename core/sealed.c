@@ -144,14 +144,17 @@ void sealed_close(const struct seal_key *k, uint8_t *p, uint32_t len)
 	const struct frame f = { .kind = p[7], .lsn = get_u64(p + 8), .len = len, .p = p };
 	uint32_t at = FMT_BATCH_HEADER;
 	struct sealed_rec r;
+	bool whole;
 
 	if (f.kind != FRAME_BATCH) {
-		emdb_assert(sealed_single(&f, &inside, &r));
+		whole = sealed_single(&f, &inside, &r);
+		emdb_assert(whole);
 		close_rec(k, &r, p + FMT_FRAME_HEADER, p + FMT_FRAME_HEADER + r.n);
 		return;
 	}
 	while (at < len) {
-		emdb_assert(sealed_in_batch(&f, &inside, at, &r));
+		whole = sealed_in_batch(&f, &inside, at, &r);
+		emdb_assert(whole);
 		at += FMT_BATCH_PREFIX;
 		close_rec(k, &r, p + at, p + at + r.n);
 		at += r.n + CRYPTO_TAG;
@@ -176,12 +179,14 @@ int sealed_close_apart(const struct seal_key *k, uint8_t *p, uint32_t len, struc
 	struct sealed_tags one = { NULL, 1 };
 	struct sealed_rec r;
 	uint8_t *row;
+	bool whole;
 
 	if (f.kind != FRAME_BATCH) {
 		one.table = row = row_new(table, f.lsn);
 		if (!row)
 			return -ENOMEM;
-		emdb_assert(sealed_single(&f, &one, &r));
+		whole = sealed_single(&f, &one, &r);
+		emdb_assert(whole);
 		close_rec(k, &r, p + FMT_FRAME_HEADER, row + 4);
 		return 0;
 	}
@@ -189,7 +194,8 @@ int sealed_close_apart(const struct seal_key *k, uint8_t *p, uint32_t len, struc
 		one.table = row = row_new(table, f.lsn + at);
 		if (!row)
 			return -ENOMEM;
-		emdb_assert(sealed_in_batch(&f, &one, at, &r));
+		whole = sealed_in_batch(&f, &one, at, &r);
+		emdb_assert(whole);
 		at += FMT_BATCH_PREFIX;
 		close_rec(k, &r, p + at, row + 4);
 		at += r.n;
