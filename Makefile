@@ -265,6 +265,14 @@ bench-publish:
 	$(Q)cp $(BIN)/bench/results.jsonl $(BIN)/bench/results.roundtrips.md tools/bench/
 	$(Q)tools/bench/report.py tools/bench/results.jsonl --readme README.md \
 		--markdown tools/bench/results.md --svg tools/bench/results.svg
+# What encryption costs, in the mount and in the engine, beside gocryptfs (package gocryptfs).
+bench-encrypted: $(LIBFUSE_TRY)
+	$(SUB) all bench-build
+	$(Q)EMDB_BIN=$(abspath $(BIN)) tools/bench/encrypted.py measure $(BENCH_ARGS)
+bench-encrypted-publish:
+	$(Q)cp $(BIN)/bench/encrypted.jsonl tools/bench/
+	$(Q)tools/bench/encrypted.py report tools/bench/encrypted.jsonl --markdown tools/bench/encrypted.md
+	$(Q)tools/bench/encrypted.py report tools/bench/encrypted.jsonl --readme README.md
 bench-engine: $(BIN)/bench/engine
 	$(Q)$< $(ENGINE_ARGS) $(or $(BENCH_DIR),$(BIN))
 .PHONY: bench-peers
@@ -328,4 +336,4 @@ clean:
 .PHONY: all analyze check-valgrind deps deps-test libfuse check check-all unit-build bench-build check-unit check-crash check-examples \
 	check-asan check-tsan \
 	check-integration check-long check-uring fuzz fuzz-build fuzz-smoke check-symbols check-layers check-docs format-check \
-	format bench bench-publish bench-engine bench-space mount umount install uninstall clean FORCE
+	format bench bench-publish bench-encrypted bench-encrypted-publish bench-engine bench-space mount umount install uninstall clean FORCE

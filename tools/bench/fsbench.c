@@ -70,6 +70,7 @@ enum {
 	IN_BYTES = 32,   /* the rate is MB/s */
 	SETUP = 64,      /* not measured */
 	WARM = 128,      /* runs twice, only the second time is measured */
+	ASKED = 256,     /* only when -p names it */
 };
 
 struct phase {
@@ -340,6 +341,7 @@ static void remove_large(struct worker *w, uint32_t i)
 static const struct phase phases[] = {
 	{ "(dirs)", make_dir, PER_DIR | SETUP },
 	{ "create", do_create, 0 },
+	{ "read cold", do_read, NEEDS_COLD | NEEDS_EMPTY | ASKED },
 	{ "stat cold", do_stat, NEEDS_COLD },
 	{ "stat warm", do_stat, WARM },
 	{ "read first", do_read, NEEDS_COLD },
@@ -392,6 +394,8 @@ static bool wanted(const struct config *c, const struct phase *p)
 		return false;
 	if ((p->flags & NEEDS_COLD) != 0 && geteuid() != 0)
 		return false;
+	if ((p->flags & ASKED) != 0)
+		return listed(c->only, p->name);
 	return c->only == NULL || !listed(pure, p->name) || listed(c->only, p->name);
 }
 
@@ -626,7 +630,8 @@ static const char usage[] =
 	"  -t LIST     numbers of threads (1,4,16)\n"
 	"  -r ROUNDS   how often everything runs (3)\n"
 	"  -l MB       also read and write a file of this size per thread (0: no)\n"
-	"  -p LIST     of the phases that no other needs, run these only\n"
+	"  -p LIST     of the phases that no other needs, run these only; and those that must be asked\n"
+	"              for (read cold: nothing is in the page cache)\n"
 	"  -j          JSON lines instead of tables (--json)\n";
 
 static void parse_threads(struct config *c, char *list)

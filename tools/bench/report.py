@@ -163,13 +163,13 @@ def markdown(r, sizes):
     return "\n\n".join([heading(r)] + [small_table(r, size) for size in sizes] + [other_table(r)])
 
 
-def put_into(readme, text):
+def put_into(readme, text, begin=BEGIN, end=END):
     path = pathlib.Path(readme)
-    before, mark, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not mark or not end:
-        sys.exit(f"report.py: {readme} lacks the lines {BEGIN.strip()} and {END.strip()}")
-    path.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    before, mark, rest = path.read_text(encoding="utf-8").partition(begin)
+    _, close, after = rest.partition(end)
+    if not mark or not close:
+        sys.exit(f"{readme} lacks the lines {begin.strip()} and {end.strip()}")
+    path.write_text(f"{before}{begin}\n{text}\n{end}{after}", encoding="utf-8")
 
 
 # ---- Pictures ----

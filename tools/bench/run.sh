@@ -16,8 +16,10 @@
 # From the environment, defaults in parentheses: FILES (8000), SIZES (200 4096), THREADS (1,4,16), ROUNDS (3),
 # FSYNC_FILES (400), LARGE_MB (1024; 0: none), LARGE_ROUNDS (2), TREE (10000 files for tar, cp, git; 0: none of
 # the programs), MANY (100000 files for ls -l and rm -rf), TREE_ROUNDS (2), TARGETS (mount mount-dev bare bare-dev
-# native tmpfs gocryptfs), MOUNT_OPTIONS (of the mount), OTHERS ("NAME=DIR ..." to measure as well), BENCH_DIR
-# (where stores and directories are made: one disk for all; build/), OUT, EMDB_BIN (the programs).
+# native tmpfs gocryptfs; also emdbfs-aes and emdbfs-chacha, the mount of an encrypted store), PHASES (of fsbench,
+# its -p; all), MOUNT_OPTIONS (of the mount), OTHERS ("NAME=DIR ..." to measure as well), BENCH_DIR (where stores
+# and directories are made: one disk for all; build/), OUT, RAW (1: only results.jsonl, no tables), EMDB_BIN (the
+# programs).
 set -u
 
 # Read whole before anything runs: it may be edited meanwhile.
@@ -92,6 +94,12 @@ bare_at() {
 	start "$1" "$bin/bench/nullfs" "$work/$1" ${2:+-o "$2"}
 }
 
+# encrypted_at NAME CIPHER
+encrypted_at() {
+	echo password >"$work/$1.pass"
+	emdbfs_at "$1" "${MOUNT_OPTIONS:+$MOUNT_OPTIONS,}encrypt,cipher=$2,passfile=$work/$1.pass"
+}
+
 gocryptfs_at() {
 	command -v gocryptfs >/dev/null || { echo "run.sh: no gocryptfs: left out (apt-get install gocryptfs)" >&2; return 1; }
 	mkdir "$work/$1" "$work/$1.store"
@@ -124,6 +132,8 @@ if [ -r /dev/fuse ] && [ -w /dev/fuse ]; then
 		echo "run.sh: no io_uring: $(grep -o "requests go through.*" "$work/mount.log")" >&2
 		wanted bare && bare_at bare ""
 	fi
+	wanted emdbfs-aes && encrypted_at emdbfs-aes aes-256-gcm
+	wanted emdbfs-chacha && encrypted_at emdbfs-chacha chacha20-poly1305
 	wanted gocryptfs && gocryptfs_at gocryptfs
 else
 	transport=none
@@ -143,7 +153,7 @@ printf '{"bench":"machine","cpu":"%s","cpus":%d,"kernel":"%s","disk":"%s","versi
 
 fsbench() {
 	echo "run.sh: $(date +%T) fsbench $*" >&2
-	"$bin/bench/fsbench" -j "$@" "${dirs[@]}" >>"$results" || echo "run.sh: fsbench $* failed" >&2
+	"$bin/bench/fsbench" -j ${PHASES:+-p "$PHASES"} "$@" "${dirs[@]}" >>"$results" || echo "run.sh: fsbench $* failed" >&2
 }
 
 if [ "${FILES:=8000}" != 0 ]; then
@@ -160,6 +170,7 @@ if [ "${TREE:=10000}" != 0 ]; then
 	"$bench/toolbench.py" -n "$TREE" -m "${MANY:-100000}" -r "${TREE_ROUNDS:-2}" --source "$ram/source" "${dirs[@]}" \
 		>>"$results" || echo "run.sh: toolbench failed" >&2
 fi
+[ -z "${RAW:-}" ] || exit 0
 for m in "${!mounts[@]}"; do
 	[ "${mounts[$m]}" = "$work/mount" ] || continue
 	"$bin/emdb" stat --json "$work/mount" >"$out/mount.stat.json"
