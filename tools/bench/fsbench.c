@@ -18,7 +18,9 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <pthread.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define TARGETS_MAX       8
@@ -40,6 +42,7 @@ struct config {
 	uint32_t thread_counts;
 	const char *only; /* comma separated phases, NULL: all */
 	bool json;
+	bool marks; /* around each measured phase, see mark() */
 };
 
 struct target {
@@ -59,6 +62,7 @@ struct worker {
 	uint64_t bytes; /* moved, for phases that count bytes */
 	uint64_t start_ns, end_ns;
 	char *buf; /* CHUNK_SIZE */
+	bool warm; /* has run once already */
 };
 
 enum {
@@ -431,7 +435,7 @@ static void *work(void *arg)
 {
 	struct worker *w = arg;
 
-	if ((w->phase->flags & WARM) != 0)
+	if ((w->phase->flags & WARM) != 0 && !w->warm)
 		work_once(w);
 	(void)pthread_barrier_wait(w->barrier);
 	w->start_ns = bench_now_ns();
@@ -458,6 +462,57 @@ static void prepare_worker(struct worker *w, const struct config *c, const struc
 		failed(w, name);
 }
 
+/* What this process has used so far. */
+struct usage {
+	uint64_t cpu_ns;
+	uint64_t switches;
+};
+
+static struct usage usage_now(void)
+{
+	struct rusage r;
+	struct timespec t;
+
+	if (getrusage(RUSAGE_SELF, &r) != 0 || clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t) != 0)
+		bench_die("what was used: %s", strerror(errno));
+	return (struct usage){ (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec,
+			       (uint64_t)r.ru_nvcsw + (uint64_t)r.ru_nivcsw };
+}
+
+/*
+ * With -m a JSON line says that a phase begins, or has ended and what it used; then a line on
+ * standard input is waited for, so that others can look at the daemon between two phases.
+ */
+static void mark(const struct phase *p, const struct target *t, uint64_t ops,
+		 const struct usage *used)
+{
+	int c;
+
+	printf("{\"mark\":\"%s\",\"op\":\"%s\",\"dir\":\"%s\"", used == NULL ? "begin" : "end",
+	       p->name, t->name);
+	if (used != NULL)
+		printf(",\"ops\":%llu,\"cpu_ns\":%llu,\"switches\":%llu", (unsigned long long)ops,
+		       (unsigned long long)used->cpu_ns, (unsigned long long)used->switches);
+	printf("}\n");
+	(void)fflush(stdout);
+	while ((c = getchar()) != '\n')
+		if (c == EOF)
+			bench_die("nobody answers the marks");
+}
+
+/* Warming up is no part of what the marks enclose. */
+static void begin_mark(const struct phase *p, const struct target *t, struct worker *workers,
+		       uint32_t threads)
+{
+	uint32_t i;
+
+	for (i = 0; i < threads && (p->flags & WARM) != 0; i++) {
+		work_once(&workers[i]);
+		workers[i].warm = true;
+	}
+	mark(p, t, 0, NULL);
+}
+
 /* Operations, or MB, per second of all threads together, from the first start to the last end. */
 static double run_phase(const struct config *c, const struct phase *p, const struct target *t,
 			uint32_t threads)
@@ -465,13 +520,18 @@ static double run_phase(const struct config *c, const struct phase *p, const str
 	static struct worker workers[THREADS_MAX];
 	pthread_t ids[THREADS_MAX];
 	pthread_barrier_t barrier;
+	const bool marks = c->marks && (p->flags & SETUP) == 0;
 	uint64_t start = UINT64_MAX, end = 0, bytes = 0, count = 0;
+	struct usage before, used;
 	uint32_t i;
 
 	(void)pthread_barrier_init(&barrier, NULL, threads);
 	for (i = 0; i < threads; i++)
 		prepare_worker(&workers[i], c, p, t->fd, i, threads);
 	settle(p);
+	if (marks)
+		begin_mark(p, t, workers, threads);
+	before = usage_now();
 	for (i = 0; i < threads; i++) {
 		workers[i].barrier = &barrier;
 		if (pthread_create(&ids[i], NULL, work, &workers[i]) != 0)
@@ -486,6 +546,11 @@ static double run_phase(const struct config *c, const struct phase *p, const str
 		free(workers[i].buf);
 	}
 	(void)pthread_barrier_destroy(&barrier);
+	used = usage_now();
+	used.cpu_ns -= before.cpu_ns;
+	used.switches -= before.switches;
+	if (marks)
+		mark(p, t, (p->flags & IN_BYTES) != 0 ? bytes / 1000000 : count, &used);
 	return ((p->flags & IN_BYTES) != 0 ? (double)bytes / 1e6 : (double)count) /
 	       ((double)(end - start) / 1e9);
 }
@@ -632,6 +697,7 @@ static const char usage[] =
 	"  -l MB       also read and write a file of this size per thread (0: no)\n"
 	"  -p LIST     of the phases that no other needs, run these only; and those that must be asked\n"
 	"              for (read cold: nothing is in the page cache)\n"
+	"  -m          say when each phase begins and ends, and wait for a line each time\n"
 	"  -j          JSON lines instead of tables (--json)\n";
 
 static void parse_threads(struct config *c, char *list)
@@ -675,6 +741,9 @@ static void parse_option(struct config *c, int option)
 	case 'p':
 		c->only = optarg;
 		break;
+	case 'm':
+		c->marks = true;
+		break;
 	case 'j':
 		c->json = true;
 		break;
@@ -696,7 +765,7 @@ static void parse_options(struct config *c, int argc, char **argv)
 	};
 	int option;
 
-	while ((option = getopt_long(argc, argv, "n:f:d:s:t:r:l:p:jh", longs, NULL)) != -1)
+	while ((option = getopt_long(argc, argv, "n:f:d:s:t:r:l:p:mjh", longs, NULL)) != -1)
 		parse_option(c, option);
 	if (c->synced_files == 0)
 		c->synced_files = c->files < 20 ? 1 : c->files / 20;
