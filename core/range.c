@@ -73,10 +73,11 @@ static emdb_err tighten(struct range_end *e, bool is_low, const void *key, size_
 		if (c == 0 || (c < 0) == is_low)
 			return EMDB_OK;
 	}
-	buf_reset(&e->key);
-	/* One byte more, so that data is never NULL. */
-	if (buf_reserve(&e->key, len + 1) || buf_append(&e->key, p, len))
+	/* One byte more, so that data is never NULL; before anything is changed. */
+	if (buf_reserve(&e->key, len + 1))
 		return EMDB_ERR_NOMEM;
+	buf_reset(&e->key);
+	(void)!buf_append(&e->key, p, len);
 	e->bounded = true;
 	e->exclusive = exclusive;
 	return EMDB_OK;
@@ -199,14 +200,14 @@ static void look_ahead_pinned(struct range_iter *it, const struct ns *ns)
 			items[i].state = read_ahead_pinned(it, ns, &items[i]);
 }
 
-/* The next handful of keys.  NOT_FOUND: none. */
-static emdb_err range_fill_pinned(struct range_iter *it, const struct ns *ns)
+/* The next handful of keys, of which the last is where the walk goes on.  NOT_FOUND: none. */
+static emdb_err range_scan_pinned(struct range_iter *it, const struct ns *ns)
 {
 	const struct oidx_bound low = bound_of(&it->low), high = bound_of(&it->high);
 	struct range_end *const start = it->reverse ? &it->high : &it->low;
 	uint8_t *key;
+	emdb_err err;
 
-	it->at = it->count = 0;
 	if (it->end || !it->left)
 		return EMDB_ERR_NOT_FOUND;
 	buf_reset(&it->it.key);
@@ -221,11 +222,25 @@ static emdb_err range_fill_pinned(struct range_iter *it, const struct ns *ns)
 		it->end = true;
 		return EMDB_ERR_NOT_FOUND;
 	}
-	if (it->count < it->want && it->it.key.len < RANGE_KEY_BYTES)
-		it->end = true;
-	look_ahead_pinned(it, ns);
 	key = it->it.key.data + it->items[it->count - 1].key_off;
-	return tighten(start, !it->reverse, key, it->items[it->count - 1].key_len, true);
+	err = tighten(start, !it->reverse, key, it->items[it->count - 1].key_len, true);
+	if (!err && it->count < it->want && it->it.key.len < RANGE_KEY_BYTES)
+		it->end = true;
+	return err;
+}
+
+/* The next call goes on as if one that failed had not been. */
+static emdb_err range_fill_pinned(struct range_iter *it, const struct ns *ns)
+{
+	emdb_err err;
+
+	it->at = it->count = 0;
+	err = range_scan_pinned(it, ns);
+	if (err)
+		it->count = 0;
+	else
+		look_ahead_pinned(it, ns);
+	return err;
 }
 
 /* ---- Handing out ------------------------------------------------------------------- */
@@ -326,6 +341,9 @@ static emdb_err range_next(emdb_iter *base, struct emdb_entry *ret)
 			err = EMDB_ERR_NOT_FOUND;
 		if (!err)
 			it->left--;
+		/* The entry comes when there is memory again. */
+		if (err == EMDB_ERR_NOMEM)
+			it->at--;
 		if (err != EMDB_ERR_NOT_FOUND)
 			return err;
 	}
