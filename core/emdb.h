@@ -971,7 +971,8 @@ struct emdb_repair_report {
  *    (unknown_bytes): what they changed is as it was before.  This is the one way in which something
  *    deleted can come back.
  * Every file that is replaced or given up is kept in STORE/lost/N.  Until the last step,
- * which is atomic, the store refuses to open as before; interrupted, emdb_repair() is called again.
+ * which is atomic, the store refuses to open as before; interrupted, emdb_repair() is called again
+ * (what it left at target is then removed first).
  * Snapshots share damaged segments: found is told which of them.
  * opts may be NULL; ret_report too.  Errors: NO_STORE, NOT_STORE, LOCKED, READ_ONLY (a backup or snapshot: use
  * target), EXISTS (target), VERSION, NO_SPACE, IO, PERM, NOMEM, INVAL.

@@ -38,7 +38,7 @@ void repair_tell(struct repair *r, enum emdb_damage damage, const char *fmt, ...
 
 static emdb_err open_dirs(struct repair *r)
 {
-	const int rc = io_openat(r->io, AT_FDCWD, r->path, O_RDONLY | O_DIRECTORY, 0, &r->dir);
+	int rc = io_openat(r->io, AT_FDCWD, r->path, O_RDONLY | O_DIRECTORY, 0, &r->dir);
 	emdb_err err;
 
 	if (rc)
@@ -46,14 +46,17 @@ static emdb_err open_dirs(struct repair *r)
 		       : rc == -ENOTDIR ? EMDB_ERR_NOT_STORE
 					: err_of_io(rc);
 	if (r->o->backup) {
-		err = err_of_io(io_openat(r->io, AT_FDCWD, r->o->backup, O_RDONLY | O_DIRECTORY, 0,
-					  &r->backup));
+		rc = io_openat(r->io, AT_FDCWD, r->o->backup, O_RDONLY | O_DIRECTORY, 0,
+			       &r->backup);
+		err = rc == -ENOTDIR ? EMDB_ERR_NOT_STORE : err_of_io(rc);
 		if (!err)
 			err = storedir_open(r->io, r->backup, STOREDIR_JOURNAL, &r->backup_journal);
-		if (err) {
+		if (err == EMDB_ERR_NOT_FOUND || err == EMDB_ERR_NOT_STORE) {
 			repair_tell(r, EMDB_DAMAGE_FILE, "%s: not a backup", r->o->backup);
 			return EMDB_ERR_NOT_STORE;
 		}
+		if (err)
+			return err;
 	}
 	err = storedir_open(r->io, r->dir, STOREDIR_JOURNAL, &r->journal);
 	if (err == EMDB_ERR_NOT_FOUND)
@@ -322,28 +325,13 @@ static emdb_err repair_in(const char *path, const struct emdb_repair_options *o,
 
 /* ---- To another place ------------------------------------------------------------------ */
 
-/* io_list callback: anything at all. */
-static int any_one(void *arg, const char *name)
-{
-	(void)arg, (void)name;
-	return 1;
-}
-
-/* A copy of the store is made, which is then repaired in place. */
-static emdb_err copy_to(struct repair *r, const char *target)
+/* Makes a copy of the store in `to`. */
+static emdb_err copy_to(struct repair *r, const char *target, int to)
 {
 	struct superblock sb;
-	int to = -1, rc;
-	emdb_err err;
+	emdb_err err = repair_place_begin(r, to);
 
-	rc = io_mkdirat(r->io, AT_FDCWD, target, 0700);
-	if (rc == 0 || rc == -EEXIST)
-		rc = io_openat(r->io, AT_FDCWD, target, O_RDONLY | O_DIRECTORY, 0, &to);
-	if (rc)
-		return err_of_io(rc);
-	rc = io_list(r->io, to, any_one, NULL);
-	err = rc < 0 ? err_of_io(rc) : rc ? EMDB_ERR_EXISTS : storedir_outside(r->io, to);
-	if (err)
+	if (err == EMDB_ERR_EXISTS || err == EMDB_ERR_INVAL)
 		repair_tell(r, EMDB_DAMAGE_FILE, "%s: %s", target,
 			    err == EMDB_ERR_EXISTS ? "the directory is not empty"
 						   : "the place cannot be used");
@@ -357,7 +345,33 @@ static emdb_err copy_to(struct repair *r, const char *target)
 		sb.snap_number = 0;
 		err = storedir_super_write(r->io, to, &sb);
 	}
-	(void)io_close(r->io, to);
+	return err;
+}
+
+/* A copy of the store is made, which is then repaired in place. */
+static emdb_err repair_elsewhere(const char *path, const struct emdb_repair_options *o,
+				 struct emdb_repair_report *ret)
+{
+	struct repair r = repair_of(path, o);
+	int to = -1, rc;
+	emdb_err err;
+
+	if (!r.io)
+		return EMDB_ERR_NOMEM;
+	err = open_dirs(&r);
+	if (!err)
+		err = is_store(&r);
+	rc = err ? 0 : io_mkdirat(r.io, AT_FDCWD, o->target, 0700);
+	if (!err && (rc == 0 || rc == -EEXIST))
+		rc = io_openat(r.io, AT_FDCWD, o->target, O_RDONLY | O_DIRECTORY, 0, &to);
+	if (!err)
+		err = rc ? err_of_io(rc) : copy_to(&r, o->target, to);
+	if (!err)
+		err = repair_in(o->target, o, ret);
+	if (!err)
+		err = repair_place_end(&r, to);
+	(void)io_close(r.io, to);
+	repair_release(&r);
 	return err;
 }
 
@@ -366,24 +380,11 @@ emdb_err emdb_repair(const char *path, const struct emdb_repair_options *opts,
 {
 	static const struct emdb_repair_options defaults = { .size = sizeof(defaults) };
 	const struct emdb_repair_options *const o = opts ? opts : &defaults;
-	struct repair r;
-	emdb_err err;
 
 	if (!path || !*path || o->size != sizeof(*o) || o->flags & ~EMDB_REPAIR_DRY_RUN ||
 	    (o->target && (!*o->target || o->flags & EMDB_REPAIR_DRY_RUN)))
 		return EMDB_ERR_INVAL;
 	if (o->detail)
 		*o->detail = (struct emdb_detail){ .segment = UINT64_MAX };
-	if (!o->target)
-		return repair_in(path, o, ret_report);
-	r = repair_of(path, o);
-	if (!r.io)
-		return EMDB_ERR_NOMEM;
-	err = open_dirs(&r);
-	if (!err)
-		err = is_store(&r);
-	if (!err)
-		err = copy_to(&r, o->target);
-	repair_release(&r);
-	return err ? err : repair_in(o->target, o, ret_report);
+	return o->target ? repair_elsewhere(path, o, ret_report) : repair_in(path, o, ret_report);
 }

@@ -498,6 +498,69 @@ static int copy_one(void *arg, const char *name)
 	return c->err ? 1 : 0;
 }
 
+/* ---- The place of a copy ---- */
+
+/* As long as it is there, what else is there is a copy that did not come to its end. */
+#define UNFINISHED "repair-unfinished"
+
+struct place {
+	struct repair *r;
+	int fd;
+	bool clear; /* remove the others */
+	unsigned int marks, others;
+	emdb_err err;
+};
+
+/* io_list callback. */
+static int place_one(void *arg, const char *name)
+{
+	struct place *const p = arg;
+	int rc = 0;
+
+	if (strcmp(name, UNFINISHED) == 0) {
+		p->marks++;
+		return 0;
+	}
+	p->others++;
+	if (p->clear)
+		rc = io_unlinkat(p->r->io, p->fd, name, 0);
+	if (rc == -EISDIR || rc == -EPERM) {
+		p->err = storedir_remove(p->r->io, p->fd, name);
+		rc = p->err ? -EIO : 0;
+	}
+	return rc;
+}
+
+emdb_err repair_place_begin(struct repair *r, int to)
+{
+	struct place p = { .r = r, .fd = to };
+	int fd, rc = io_list(r->io, to, place_one, &p);
+	emdb_err err;
+
+	if (rc)
+		return err_of_io(rc);
+	if (p.others && !p.marks)
+		return EMDB_ERR_EXISTS;
+	p.clear = true;
+	rc = p.others ? io_list(r->io, to, place_one, &p) : 0;
+	if (rc)
+		return p.err ? p.err : err_of_io(rc);
+	err = storedir_outside(r->io, to);
+	if (err || p.marks)
+		return err;
+	rc = io_openat(r->io, to, UNFINISHED, O_RDWR | O_CREAT, 0600, &fd);
+	if (rc == 0)
+		rc = io_close(r->io, fd);
+	return err_of_io(rc ? rc : io_fsync(r->io, to));
+}
+
+emdb_err repair_place_end(struct repair *r, int to)
+{
+	const int rc = io_unlinkat(r->io, to, UNFINISHED, 0);
+
+	return err_of_io(rc ? rc : io_fsync(r->io, to));
+}
+
 emdb_err repair_copy_store(struct repair *r, int to)
 {
 	struct copying c = { .r = r, .from = r->dir, .to = to };

@@ -44,6 +44,13 @@ emdb_err repair_keep(struct repair *r);
 emdb_err repair_put_back(struct repair *r);
 /* Damaged segments that the backup has intact are replaced; in a dry run they are only counted. */
 emdb_err repair_from_backup(struct repair *r);
+/*
+ * The directory `to` is empty, or has what a call left that did not come to its end, and which goes;
+ * it will have that until repair_place_end().  EXISTS: it has something else.  INVAL: it
+ * lies in a store.
+ */
+emdb_err repair_place_begin(struct repair *r, int to);
+emdb_err repair_place_end(struct repair *r, int to);
 /* Copies the store in r->dir into the empty directory `to`, zeros for what cannot be read. */
 emdb_err repair_copy_store(struct repair *r, int to);
 
