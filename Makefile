@@ -108,7 +108,7 @@ EXTRA_fuzz_control := tools/ctl_proto.c
 EXTRA_nullfs := $(patsubst %,fuse/%.c,session child view options names uring mounts notify log) tools/secret.c
 LIBS_nullfs := $(FUSE_LIBS)
 WRAP_crash_store := -Wl,--wrap=emdb_io_posix_new,--wrap=crc32c
-WRAP_test_faults := -Wl,--wrap=emdb_io_posix_new,--wrap=thread_start
+WRAP_test_faults := -Wl,--wrap=emdb_io_posix_new,--wrap=thread_start,--wrap=io_event_new,--wrap=io_event_close
 EXTRA_crash_store := $(addprefix tests/crash/,simdisk.c work.c work_run.c work_check.c)
 EXTRA_peers := $(wildcard tools/bench/peers/*.c)
 # Other stores to be measured beside, where their packages are.

@@ -20,6 +20,11 @@ struct store {
 	emdb_db *db;
 	uint64_t big, small, dir;
 	void *other; /* what prepare() made for the call */
+	/*
+	 * Set by the call: looks at what it did, once nothing fails any more and the store is closed.
+	 * *err: its result, a new one when it has been called again.
+	 */
+	void (*after)(struct store *s, emdb_err *err);
 };
 
 static uint8_t value[BIG_SIZE];
@@ -772,8 +777,10 @@ static emdb_err op_open_memory(struct store *s)
 #define CLOSED 0x2u /* the store is not open meanwhile */
 /* What cannot be read is what it looks for: CORRUPT then. */
 #define REPORTS 0x10u
-#define KILLED  0x4u /* and was not closed in good order */
-#define MEMORY  0x8u /* opens and closes files that are not the host's */
+#define KILLED  0x4u  /* and was not closed in good order */
+#define REPAIRS 0x40u /* the store does not open before, nor when half done */
+#define ORDERED 0x20u /* opened with the ordered index */
+#define MEMORY  0x8u  /* opens and closes files that are not the host's */
 
 static const struct fault_op {
 	const char *fn;   /* as in emdb.h */
