@@ -18,6 +18,10 @@
 #include "core/io_uring.h"
 #include "core/sync.h"
 
+#ifndef MADV_POPULATE_READ
+#define MADV_POPULATE_READ 22 /* Linux 5.14 */
+#endif
+
 #define NS_PER_S   UINT64_C(1000000000)
 #define IOV_WINDOW 64                /* pieces handed to one pwritev */
 #define COPY_BYTES ((size_t)1 << 20) /* piece of io_copy */
@@ -293,6 +297,17 @@ static int os_munmap(struct emdb_io *io, const uint8_t *p, size_t len)
 {
 	(void)io;
 	return result(munmap((void *)(uintptr_t)p, len));
+}
+
+/*
+ * First into memory, page by page: left to the mapping they would become large folios, in which
+ * every small write has to walk over all the blocks before its own.
+ */
+static void os_ready(struct emdb_io *io, int fd, const uint8_t *p, uint64_t off, size_t len)
+{
+	(void)io;
+	if (posix_fadvise(fd, (off_t)off, (off_t)len, POSIX_FADV_WILLNEED) == 0)
+		(void)madvise((void *)(uintptr_t)(p + off), len, MADV_POPULATE_READ);
 }
 
 static int os_flock(struct emdb_io *io, int fd, bool exclusive, bool nonblock)
@@ -623,6 +638,7 @@ static const struct emdb_io_ops os_ops = {
 	.fstatvfs = os_fstatvfs,
 	.mmap_ro = os_mmap_ro,
 	.munmap = os_munmap,
+	.ready = os_ready,
 	.renameat = os_renameat,
 	.linkat = os_linkat,
 	.unlinkat = os_unlinkat,

@@ -104,6 +104,7 @@ struct emdb_io_ops {
 	int (*fstatvfs)(struct emdb_io *io, int fd, struct io_vfs *ret_vfs);
 	int (*mmap_ro)(struct emdb_io *io, int fd, size_t len, const uint8_t **ret_p);
 	int (*munmap)(struct emdb_io *io, const uint8_t *p, size_t len);
+	void (*ready)(struct emdb_io *io, int fd, const uint8_t *p, uint64_t off, size_t len);
 	int (*renameat)(struct emdb_io *io, int olddir, const char *old, int newdir,
 			const char *name);
 	int (*linkat)(struct emdb_io *io, int olddir, const char *old, int newdir,
@@ -245,6 +246,15 @@ static inline void io_munmap(struct emdb_io *io, const uint8_t *p, size_t len)
 {
 	if (p)
 		(void)io->ops->munmap(io, p, len);
+}
+
+/*
+ * A hint: that part of the file mapped at p is written and then read soon, piece by piece.  Its pages
+ * come into memory and into the mapping all at once, which costs a third of what it does one by one.
+ */
+static inline void io_ready(struct emdb_io *io, int fd, const uint8_t *p, uint64_t off, size_t len)
+{
+	io->ops->ready(io, fd, p, off, len);
 }
 
 /* Advisory lock on the open file, gone when it is closed. -EWOULDBLOCK when taken and nonblock. */

@@ -699,6 +699,16 @@ static int mem_munmap(struct emdb_io *io, const uint8_t *p, size_t len)
 	return 0;
 }
 
+static void mem_ready(struct emdb_io *io, int fd, const uint8_t *p, uint64_t off, size_t len)
+{
+	/* It is memory; setting it aside early gains nothing. */
+	(void)io;
+	(void)fd;
+	(void)p;
+	(void)off;
+	(void)len;
+}
+
 static int mem_clone(struct emdb_io *io, int src_fd, int dst_fd)
 {
 	return io_clone(mem_of(io)->os, src_fd, dst_fd);
@@ -776,6 +786,7 @@ static const struct emdb_io_ops mem_ops = {
 	.fstatvfs = mem_fstatvfs,
 	.mmap_ro = mem_mmap_ro,
 	.munmap = mem_munmap,
+	.ready = mem_ready,
 	.renameat = mem_renameat,
 	.linkat = mem_linkat,
 	.unlinkat = mem_unlinkat,

@@ -11,6 +11,12 @@
 
 /* Frames up to this size are put together on the stack and written with one plain pwrite. */
 #define SMALL_FRAME 4096u
+/*
+ * The pages that small frames are written to and read from soon after are brought in so many bytes at
+ * a time, not with a page fault for each. Of larger frames the kernel makes fewer and larger pages.
+ */
+#define READY_BYTES (128u * 1024u)
+#define READY_FRAME (16u * 1024u)
 /* Pieces that need no memory for the vector. */
 #define STACK_IOV 16
 
@@ -923,12 +929,25 @@ static uint64_t frame_len(const struct journal *j, uint8_t kind, const struct io
 				   : journal_frame_size(j, sum);
 }
 
+/* A frame ends at `end` of the segment; the next ones find their pages. */
+static EMDB_NOINLINE void make_ready(const struct journal *j, struct segment *s, uint64_t end)
+{
+	uint64_t from = atomic_load_explicit(&s->ready, memory_order_relaxed);
+	const uint64_t to = min_u64(align_up(end + READY_BYTES, READY_BYTES), segment_bytes(s));
+	const uint64_t begin = max_u64(from, align_down(end, READY_BYTES));
+
+	/* Relaxed: it is a hint, one of the writers gives it. */
+	if (from < to && atomic_compare_exchange_strong_explicit(
+				 &s->ready, &from, to, memory_order_relaxed, memory_order_relaxed))
+		io_ready(j->cfg.io, s->fd, s->map, begin, to - begin);
+}
+
 /* What is left once the bytes are at hand: in `whole`, or else where iov says. */
 static emdb_err append_at(struct journal *j, uint8_t kind, uint8_t *whole, struct iovec *v,
 			  const struct iovec *iov, int iov_count, uint64_t len, unsigned int flags,
 			  uint64_t *ret_lsn)
 {
-	const struct segment *s;
+	struct segment *s;
 	struct inflight *slot;
 	uint64_t lsn;
 	emdb_err err = reserve(j, len, flags, &slot, &lsn);
@@ -937,6 +956,10 @@ static emdb_err append_at(struct journal *j, uint8_t kind, uint8_t *whole, struc
 	if (err)
 		return err;
 	s = segment_reserved(j, lsn);
+	if (unlikely((lsn & j->mask) + len >
+		     atomic_load_explicit(&s->ready, memory_order_relaxed)) &&
+	    len <= READY_FRAME)
+		make_ready(j, s, (lsn & j->mask) + len);
 	if (whole)
 		rc = write_whole(j, s, kind, whole, (uint32_t)len, lsn);
 	else

@@ -35,6 +35,7 @@ struct segment {
 	_Atomic(uint64_t) size; /* of the file; atomic */
 	_Atomic(uint64_t)
 		len; /* frames end at or before here; while active: the capacity; atomic */
+	_Atomic(uint64_t) ready; /* pages before it were brought in for small frames; atomic */
 	_Atomic(int64_t) live;   /* atomic */
 	_Atomic(uint64_t) tombs; /* atomic */
 	_Atomic(uint32_t) refs;  /* atomic */

@@ -1,4 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
+#include <sys/resource.h>
+
 #include "tests/unit/journal_help.h"
 
 static emdb_err nothing(void *ctx, struct segment *seg, const struct frame *f)
@@ -220,6 +222,49 @@ TEST(test_journal__batches)
 		world_close(&w);
 		world_release(&w);
 	}
+}
+
+/* The sanitizers fault pages of their own in. */
+#if defined(__SANITIZE_ADDRESS__)
+#define SANITIZED true
+#elif defined(__has_feature)
+#if __has_feature(address_sanitizer)
+#define SANITIZED true
+#endif
+#endif
+#ifndef SANITIZED
+#define SANITIZED (STRIDE != 1)
+#endif
+
+/* Page faults of this process that needed no disk. */
+static long faults(void)
+{
+	struct rusage r;
+
+	CHECK_OK(getrusage(RUSAGE_SELF, &r));
+	return r.ru_minflt;
+}
+
+/* What is written and read at once, as by who creates a file and writes to it, faults no page in for each. */
+TEST(test_journal__no_fault_for_every_frame)
+{
+	enum { FRAMES = 180 }; /* in one segment, with the first ones */
+	struct world w;
+	uint64_t lsn;
+	long before;
+
+	world_init(&w, test_dir());
+	world_open(&w);
+	for (unsigned int i = 0; i < 20; i++) /* what is only needed once */
+		CHECK_UEQ(get(w.j, &w.ep, put(w.j, i, 5000)), i);
+	before = faults();
+	for (unsigned int i = 0; i < FRAMES; i++) {
+		lsn = put(w.j, i, 5000);
+		CHECK_UEQ(get(w.j, &w.ep, lsn), i);
+	}
+	CHECK(SANITIZED || faults() - before <= FRAMES / 2);
+	world_close(&w);
+	world_release(&w);
 }
 
 TEST(test_journal__hostile_refs)
