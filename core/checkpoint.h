@@ -114,6 +114,13 @@ void checkpoint_close(emdb_db *db);
  * IO, NOMEM.  After a failure the state is to be emptied.
  */
 EMDB_CHECKED emdb_err checkpoint_load(emdb_db *db, int dirfd, uint64_t number, uint64_t lsn);
+/*
+ * Opens the block b, which lies at p, in place: header and all of the head are in clear. *key, first
+ * NULL, is that of the head's salt, which is believed once the head's own tag is right. v NULL: it
+ * is not sealed. CORRUPT, NOMEM.
+ */
+EMDB_CHECKED emdb_err checkpoint_open_block(struct vault *v, uint64_t number, uint8_t *p,
+					    struct ckpt_block *b, struct seal_key **key);
 /* Before each replayed frame; does nothing but settle when its time has come. */
 EMDB_CHECKED emdb_err checkpoint_replaying(emdb_db *db, uint64_t lsn);
 /* After the last, before apply_finish().  CORRUPT: the image was wrong. */

@@ -329,31 +329,27 @@ static emdb_err load_head(struct load *l, const struct ckpt_block *b)
 	return EMDB_OK;
 }
 
-/*
- * Opens a block in place: header and all of the head are in clear. The key is that of the head's
- * salt, which is believed once the head's own tag is right.
- */
-static emdb_err open_block(struct load *l, struct ckpt_block *b)
+emdb_err checkpoint_open_block(struct vault *v, uint64_t number, uint8_t *p, struct ckpt_block *b,
+			       struct seal_key **key)
 {
 	const size_t clear = b->kind == CKPT_HEAD ? CKPT_BLOCK_HEADER + b->n : CKPT_BLOCK_HEADER;
 	emdb_err err = EMDB_OK;
 	struct ckpt_head h;
 	size_t at;
 
-	if (!l->db->vault)
+	if (!v)
 		return EMDB_OK;
 	if (b->n < CRYPTO_TAG)
 		return EMDB_ERR_CORRUPT;
 	b->n -= CRYPTO_TAG;
 	at = b->kind == CKPT_HEAD ? clear - CRYPTO_TAG : clear;
-	if (!l->key) {
+	if (!*key) {
 		if (!fmt_ckpt_head_get(b, &h) || !h.sealed)
 			return EMDB_ERR_CORRUPT;
-		err = seal_key_new(l->db->vault, SEAL_CHECKPOINT, l->number, h.salt, &l->key);
+		err = seal_key_new(v, SEAL_CHECKPOINT, number, h.salt, key);
 	}
-	if (!err && !seal_open(l->key, b->index, l->block + 4, at - 4, l->block + at,
-			       CKPT_BLOCK_HEADER + b->n - at, l->block + CKPT_BLOCK_HEADER + b->n,
-			       l->block + at))
+	if (!err && !seal_open(*key, b->index, p + 4, at - 4, p + at, CKPT_BLOCK_HEADER + b->n - at,
+			       p + CKPT_BLOCK_HEADER + b->n, p + at))
 		err = EMDB_ERR_CORRUPT;
 	return err;
 }
@@ -433,7 +429,7 @@ static emdb_err load_blocks(struct load *l)
 			return err;
 		if (!fmt_ckpt_open(l->block, len, &b))
 			return EMDB_ERR_CORRUPT;
-		err = open_block(l, &b);
+		err = checkpoint_open_block(l->db->vault, l->number, l->block, &b, &l->key);
 		if (err)
 			return err;
 		pin = epoch_pin(&l->db->epoch);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-#include "core/damage.h"
+#include "core/damage_i.h"
 
 #include <inttypes.h>
 #include <stdio.h>
@@ -55,7 +55,7 @@ static void note(struct damage *d, int ret)
 		d->err = EMDB_ERR_NOMEM;
 }
 
-static struct loss *add(struct damage *d, enum loss_kind kind)
+struct loss *damage_add(struct damage *d, enum loss_kind kind)
 {
 	const struct loss l = { .kind = kind };
 
@@ -66,7 +66,7 @@ static struct loss *add(struct damage *d, enum loss_kind kind)
 	return damage_loss(d, damage_losses(d) - 1);
 }
 
-static void set_name(struct damage *d, struct loss *l, const uint8_t *key, size_t len)
+void damage_name(struct damage *d, struct loss *l, const uint8_t *key, size_t len)
 {
 	l->name_at = d->names.len;
 	l->name_len = len;
@@ -198,7 +198,7 @@ static void doubt(struct damage *d, const struct rec *r, uint64_t ref)
 		d->unlikely = true;
 		return;
 	}
-	l = damage_losses(d) < DOUBTS_MAX ? add(d, by_name ? LOSS_DOUBT : LOSS_STATE) : NULL;
+	l = damage_losses(d) < DOUBTS_MAX ? damage_add(d, by_name ? LOSS_DOUBT : LOSS_STATE) : NULL;
 	if (!l)
 		return;
 	l->rec_kind = r->kind;
@@ -208,7 +208,7 @@ static void doubt(struct damage *d, const struct rec *r, uint64_t ref)
 		return;
 	l->ns = r->ns;
 	l->hash = entry_hash(d->db, r->ns, r->key, r->key_len);
-	set_name(d, l, r->key, r->key_len);
+	damage_name(d, l, r->key, r->key_len);
 	d->unlikely |= !is_likely(d, r, l->hash);
 }
 
@@ -347,7 +347,7 @@ static void keep_ns(struct damage *d, struct ns *ns)
 	if (atomic_load(&ns->attached) || atomic_load(&ns->freed) || ns == d->db->root ||
 	    hidx_count(&ns->idx) == 0 || !may_be_adrift(d, ns->id))
 		return;
-	l = add(d, LOSS_ADRIFT_NS);
+	l = damage_add(d, LOSS_ADRIFT_NS);
 	if (!l)
 		return;
 	l->id = ns->id;
@@ -369,7 +369,7 @@ static bool keep_big(void *ctx, uint64_t id, struct big *big)
 	mutex_lock(&big->lock);
 	keep = big->nlinks == 0 && !big->named && !big->mark && big->inode_ref;
 	mutex_unlock(&big->lock);
-	l = keep && may_be_adrift(d, id) ? add(d, LOSS_ADRIFT_BIG) : NULL;
+	l = keep && may_be_adrift(d, id) ? damage_add(d, LOSS_ADRIFT_BIG) : NULL;
 	if (!l)
 		return false;
 	l->id = id;
@@ -403,8 +403,7 @@ emdb_err damage_keep_adrift(struct damage *d)
 
 /* ---- What is lost ------------------------------------------------------------------ */
 
-/* The key that the damaged record at ref has, if it is that of ns/hash. */
-static void name_by_record(struct damage *d, struct loss *l)
+void damage_name_by_record(struct damage *d, struct loss *l)
 {
 	const uint64_t ref = slot_ref(l->slot), mask = (UINT64_C(1) << d->db->sb.segment_shift) - 1;
 	const struct segment *const s = journal_segment_pinned(d->db->j, ref_lsn(ref));
@@ -431,7 +430,7 @@ static void name_by_record(struct damage *d, struct loss *l)
 	}
 	if (ok && r.mask & REC_F_KEY && r.ns == l->ns &&
 	    entry_hash(d->db, r.ns, r.key, r.key_len) == l->hash)
-		set_name(d, l, r.key, r.key_len);
+		damage_name(d, l, r.key, r.key_len);
 }
 
 static void verify_entry(struct damage *d, const struct ns *ns, const struct hidx_slot *slot)
@@ -441,7 +440,7 @@ static void verify_entry(struct damage *d, const struct ns *ns, const struct hid
 
 	if (!is_loss(entry_read_pinned(d->db, slot->hash, slot->value, true, &e)))
 		return;
-	l = add(d, LOSS_ENTRY);
+	l = damage_add(d, LOSS_ENTRY);
 	if (!l)
 		return;
 	l->ns = ns->id;
@@ -449,7 +448,7 @@ static void verify_entry(struct damage *d, const struct ns *ns, const struct hid
 	l->slot = slot->value;
 	l->lsn = ref_lsn(slot->value);
 	slot_names_pinned(d->db, ns, slot->hash, slot->value, &l->rec_kind, &l->id);
-	name_by_record(d, l);
+	damage_name_by_record(d, l);
 }
 
 static void verify_ns(struct damage *d, const struct ns *ns)
@@ -489,8 +488,7 @@ static void verify_spaces(struct damage *d)
 	}
 }
 
-/* Neighbours are one range. */
-static void add_range(struct damage *d, uint64_t id, const struct extent *x)
+void damage_add_range(struct damage *d, uint64_t id, const struct extent *x)
 {
 	const size_t n = damage_losses(d);
 	struct loss *l = n ? damage_loss(d, n - 1) : NULL;
@@ -499,7 +497,7 @@ static void add_range(struct damage *d, uint64_t id, const struct extent *x)
 		l->len += x->len;
 		return;
 	}
-	l = add(d, LOSS_RANGE);
+	l = damage_add(d, LOSS_RANGE);
 	if (!l)
 		return;
 	l->id = id;
@@ -519,7 +517,7 @@ static bool verify_big(void *ctx, uint64_t id, struct big *big)
 	mutex_lock(&big->lock);
 	if (big->nlinks &&
 	    (!big->inode_ref || journal_rec_pinned(d->db->j, big->inode_ref, &r, NULL))) {
-		struct loss *const l = add(d, LOSS_META);
+		struct loss *const l = damage_add(d, LOSS_META);
 
 		if (l) {
 			l->id = id;
@@ -529,7 +527,7 @@ static bool verify_big(void *ctx, uint64_t id, struct big *big)
 	}
 	while (big->nlinks && extmap_next(&big->map, &cur, &x))
 		if (journal_copy_pinned(d->db->j, x.ref, x.skip, x.len, NULL))
-			add_range(d, id, &x);
+			damage_add_range(d, id, &x);
 	mutex_unlock(&big->lock);
 	return false;
 }
@@ -550,6 +548,12 @@ static int by_place(const void *a, const void *b)
 	return 0;
 }
 
+void damage_sort(struct damage *d)
+{
+	if (damage_losses(d))
+		qsort(d->losses.data, damage_losses(d), sizeof(struct loss), by_place);
+}
+
 struct loss *damage_entry(const struct damage *d, uint64_t ns, uint64_t hash)
 {
 	const struct loss want = { .kind = LOSS_ENTRY, .ns = ns, .hash = hash };
@@ -567,7 +571,7 @@ static void name_by_other(struct damage *d, const struct rec *r)
 		return;
 	l = damage_entry(d, r->ns, entry_hash(d->db, r->ns, r->key, r->key_len));
 	if (l && !l->named)
-		set_name(d, l, r->key, r->key_len);
+		damage_name(d, l, r->key, r->key_len);
 }
 
 static emdb_err walked(void *ctx, struct segment *seg, const struct frame *f)
@@ -710,8 +714,7 @@ emdb_err damage_analyse(struct damage *d)
 	/* Nobody else has this store, and nothing in it changes: namespaces need no pin. */
 	verify_spaces(d);
 	objtab_sweep_big(d->db, verify_big, d);
-	if (damage_losses(d))
-		qsort(d->losses.data, damage_losses(d), sizeof(struct loss), by_place);
+	damage_sort(d);
 	err = d->err ? d->err : walk_journal(d);
 	return err ? err : d->err;
 }

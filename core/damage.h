@@ -96,6 +96,16 @@ emdb_err damage_keep_adrift(struct damage *d);
  */
 emdb_err damage_analyse(struct damage *d);
 
+/* Bytes of the journal that do not check out. */
+struct damage_range {
+	uint64_t lsn, len;
+};
+/*
+ * The same of a store that is in use, for ranges in ascending order: what counts now and lies in them. Others
+ * go on meanwhile. d->db is set; errors: NOMEM.
+ */
+emdb_err damage_live(struct damage *d, const struct damage_range *ranges, size_t n);
+
 static inline size_t damage_losses(const struct damage *d)
 {
 	return d->losses.len / sizeof(struct loss);

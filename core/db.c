@@ -16,6 +16,7 @@
 #include "core/keys.h"
 #include "core/keyslot.h"
 #include "core/manifest.h"
+#include "core/storedir.h"
 #include "core/txn.h"
 
 #define SUPER_NAME "superblock"
@@ -1022,6 +1023,21 @@ static void stats_of_journal(emdb_db *db, struct emdb_stats *s)
 	s->failed = journal_failed(db->j) || atomic_load(&db->failed);
 }
 
+static void stats_of_scrub(emdb_db *db, struct emdb_stats *s)
+{
+	struct scrub_status st;
+
+	s->scrub_total_bytes = atomic_load(&db->scrub.total);
+	s->scrub_done_bytes = s->scrub_total_bytes ? atomic_load(&db->scrub.done) : 0;
+	if (db->memory || !storedir_scrub_read(db->io, db->dirfd, db->sb.uuid, &st))
+		return;
+	s->scrub_ended_ms = (uint64_t)st.ended_ms;
+	s->scrub_bytes = st.bytes;
+	s->scrub_damaged = st.damaged;
+	s->scrub_lost_entries = st.lost_entries;
+	s->scrub_complete = st.complete;
+}
+
 emdb_err emdb_space_get(emdb_db *db, struct emdb_space *ret_space)
 {
 	struct emdb_space s = { .entries = atomic_load(&db->records) +
@@ -1046,6 +1062,7 @@ emdb_err emdb_stats_get(emdb_db *db, struct emdb_stats *ret_stats)
 	memset(&s, 0, sizeof(s));
 	stats_of_journal(db, &s);
 	compact_stats(db, &s);
+	stats_of_scrub(db, &s);
 	s.records = atomic_load(&db->records);
 	s.namespaces = atomic_load(&db->namespaces);
 	objtab_counts(db, &s.objects, &s.known, &objects_memory);

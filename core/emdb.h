@@ -768,6 +768,12 @@ struct emdb_stats {
 	uint64_t fs_total_bytes, fs_free_bytes, fs_avail_bytes; /* the host's file system */
 	uint64_t views;      /* open iterators and transactions */
 	uint64_t view_bytes; /* memory that keeps for them what others replaced */
+	uint64_t scrub_done_bytes, scrub_total_bytes; /* of the scrub that runs; 0: none does */
+	uint64_t scrub_ended_ms;                      /* Unix time of the last one; 0: never */
+	uint64_t scrub_bytes;                         /* that it read */
+	uint64_t scrub_damaged;                       /* places that it found */
+	uint64_t scrub_lost_entries;                  /* and entries that suffer from them */
+	bool scrub_complete;                          /* it came to its end */
 	bool io_uring;
 	bool read_only;
 	bool failed; /* sticky: a write or sync failed */
@@ -809,6 +815,50 @@ EMDB_API EMDB_CHECKED emdb_err emdb_check_secret(const char *path, const struct 
 						 void (*found)(void *ctx,
 							       const struct emdb_detail *detail),
 						 void *ctx, struct emdb_check_report *ret_report);
+
+/* Bytes done and in all; returns false to stop: CANCELLED.  Called from the caller's thread. */
+typedef bool (*emdb_progress_fn)(void *ctx, uint64_t done, uint64_t total);
+
+/*
+ * A scrub reads again all that the store has on its disk, snapshots included, while it is in use, and verifies
+ * it.  Bytes come from the disk itself, past the kernel's cache, where the file system offers that
+ * (O_DIRECT), so that rot is found which no reader has met yet.
+ */
+#define EMDB_SCRUB_RATE (UINT64_C(50) * 1024 * 1024) /* bytes/s that most disks can spare */
+
+/* Every field's zero is its default. */
+struct emdb_scrub_options {
+	size_t size;               /* sizeof(struct emdb_scrub_options) */
+	uint64_t bytes_per_second; /* 0: no limit; see EMDB_SCRUB_RATE */
+	emdb_progress_fn progress; /* every 50 ms at least; may be NULL */
+	void *progress_ctx;
+	/*
+	 * Called for each damaged place (PLACE, FILE), for each snapshot that has it too (SNAPSHOT), and at
+	 * the end, by path, for what counts now in the store and suffers from it.  May be NULL.
+	 */
+	void (*found)(void *ctx, const struct emdb_detail *detail);
+	void *found_ctx;
+};
+struct emdb_scrub_report {
+	bool complete;              /* neither stopped nor ended by an error */
+	int64_t began_ms, ended_ms; /* Unix time */
+	uint64_t bytes, frames;     /* read; good */
+	uint64_t cached_bytes;      /* of bytes: not past the cache, the file system cannot */
+	uint64_t damaged;           /* places, in all files */
+	uint64_t damaged_bytes;     /* in them */
+	uint64_t lost_entries;      /* of the store as it is now */
+	uint64_t skipped_bytes;     /* of segments that were compacted or removed meanwhile */
+};
+/*
+ * Verifies what was acknowledged before the call.  Nobody is held up: others read, write, compact, make
+ * and remove snapshots meanwhile.  Holds in memory at most the largest frame there is, and 1 MiB.
+ * What it found is kept in the store for emdb_stats_get(), unless it opened read-only.  opts and
+ * ret_report may be NULL; ret_report is also set on errors but INVAL, UNSUPPORTED and BUSY.
+ * Errors: CORRUPT (something is damaged), CANCELLED, BUSY (one runs already), UNSUPPORTED (in memory),
+ * INVAL, NOMEM, TOO_MANY_FILES, IO.
+ */
+EMDB_API EMDB_CHECKED emdb_err emdb_scrub(emdb_db *db, const struct emdb_scrub_options *opts,
+					  struct emdb_scrub_report *ret_report);
 
 /* ---- Encryption ---------------------------------------------------------- */
 
@@ -888,9 +938,6 @@ EMDB_API EMDB_CHECKED emdb_err emdb_key_remove(const char *path, const struct em
  */
 #define EMDB_RECOVERY_TEXT_SIZE 72u
 EMDB_API EMDB_CHECKED emdb_err emdb_recovery_key_new(char ret_text[EMDB_RECOVERY_TEXT_SIZE]);
-
-/* Bytes done and in all; returns false to stop: CANCELLED.  Called from the caller's thread. */
-typedef bool (*emdb_progress_fn)(void *ctx, uint64_t done, uint64_t total);
 
 /* Every field's zero is its default; size is sizeof(struct emdb_convert_options). */
 struct emdb_convert_options {

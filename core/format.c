@@ -8,6 +8,7 @@
 static const uint8_t super_magic[8] = "EMDBSUPR";
 static const uint8_t seg_magic[8] = { 'E', 'M', 'D', 'B', 'S', 'E', 'G', 1 };
 static const uint8_t manifest_magic[8] = "EMDBMANI";
+static const uint8_t scrub_magic[8] = "EMDBSCRB";
 
 #define MANIFEST_HEAD 104u
 #define MANIFEST_SEG  24u
@@ -699,4 +700,41 @@ emdb_err fmt_manifest_decode(const uint8_t *p, size_t n, struct manifest_head *r
 		memcpy(h.mac, p + n - 4 - sizeof(h.mac), sizeof(h.mac));
 	*ret = h;
 	return EMDB_OK;
+}
+
+/* ---- What the last scrub found ----------------------------------------------- */
+
+void fmt_scrub_encode(const struct scrub_status *s, uint8_t buf[FMT_SCRUB_SIZE])
+{
+	memset(buf, 0, FMT_SCRUB_SIZE);
+	memcpy(buf, scrub_magic, 8);
+	put_u32(buf + 8, FMT_VERSION);
+	put_u32(buf + 12, s->complete);
+	memcpy(buf + 16, s->uuid, 16);
+	put_u64(buf + 32, (uint64_t)s->began_ms);
+	put_u64(buf + 40, (uint64_t)s->ended_ms);
+	put_u64(buf + 48, s->bytes);
+	put_u64(buf + 56, s->frames);
+	put_u64(buf + 64, s->damaged);
+	put_u64(buf + 72, s->lost_entries);
+	put_u64(buf + 80, s->skipped_bytes);
+	put_u32(buf + 92, crc32c(0, buf, 92));
+}
+
+bool fmt_scrub_decode(const uint8_t *p, size_t n, struct scrub_status *ret)
+{
+	if (n != FMT_SCRUB_SIZE || memcmp(p, scrub_magic, 8) != 0 ||
+	    crc32c(0, p, 92) != get_u32(p + 92) || get_u32(p + 8) != FMT_VERSION ||
+	    get_u32(p + 12) > 1 || get_u32(p + 88) != 0)
+		return false;
+	ret->complete = get_u32(p + 12);
+	memcpy(ret->uuid, p + 16, 16);
+	ret->began_ms = (int64_t)get_u64(p + 32);
+	ret->ended_ms = (int64_t)get_u64(p + 40);
+	ret->bytes = get_u64(p + 48);
+	ret->frames = get_u64(p + 56);
+	ret->damaged = get_u64(p + 64);
+	ret->lost_entries = get_u64(p + 72);
+	ret->skipped_bytes = get_u64(p + 80);
+	return true;
 }

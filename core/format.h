@@ -144,6 +144,17 @@
  *       32    MAC of an encrypted store, see manifest.h; else missing
  *       u32   CRC of all before
  *
+ * STORE/scrub, 96 bytes, replaced atomically, may be missing: what the last emdb_scrub() found
+ *     0    8  "EMDBSCRB"
+ *     8    4  format version, 1
+ *    12    4  bit 0: it came to its end
+ *    16   16  uuid
+ *    32    8  began, ms since 1970; 40: 8, ended
+ *    48    8  bytes that were read; 56: 8, good frames in them
+ *    64    8  damaged places; 72: 8, entries that suffer from them
+ *    80    8  bytes that went meanwhile, unread
+ *    88    4  reserved; 92: 4, CRC of bytes 0..91
+ *
  * STORE/checkpoint-%016x, the name is its number: blocks, one after the other.
  *     0    4  CRC of bytes 4..length-1
  *     4    4  length of the block, 24 to 1 MiB
@@ -458,5 +469,15 @@ void fmt_manifest_encode(const struct manifest_head *h, const struct manifest_se
 emdb_err fmt_manifest_decode(const uint8_t *p, size_t n, struct manifest_head *ret);
 void fmt_manifest_seg(const uint8_t *p, uint32_t i, struct manifest_seg *ret);
 void fmt_manifest_gap(const uint8_t *p, uint32_t nsegs, uint32_t i, struct manifest_gap *ret);
+
+#define FMT_SCRUB_SIZE 96u
+struct scrub_status {
+	bool complete;
+	uint8_t uuid[16];
+	int64_t began_ms, ended_ms;
+	uint64_t bytes, frames, damaged, lost_entries, skipped_bytes;
+};
+void fmt_scrub_encode(const struct scrub_status *s, uint8_t buf[FMT_SCRUB_SIZE]);
+bool fmt_scrub_decode(const uint8_t *p, size_t n, struct scrub_status *ret);
 
 #endif

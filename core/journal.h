@@ -233,7 +233,10 @@ EMDB_CHECKED emdb_err journal_retire(struct journal *j, const uint64_t *ids, siz
 /* From the one to the other nothing is retired: what the manifest lists stays. */
 void journal_pin_retire(struct journal *j);
 void journal_unpin_retire(struct journal *j);
-/* A copy of the manifest as it is now.  *ret is released first.  Only NOMEM. */
+/*
+ * A copy of the manifest as it is now, with the gaps that an open which only reads has found.  *ret is
+ * released first.  Only NOMEM.
+ */
 EMDB_CHECKED emdb_err journal_manifest_get(struct journal *j, struct manifest *ret);
 
 struct journal_checkpoint {

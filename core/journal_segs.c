@@ -181,10 +181,14 @@ void journal_unpin_retire(struct journal *j)
 
 emdb_err journal_manifest_get(struct journal *j, struct manifest *ret)
 {
+	const bool add =
+		!atomic_load_explicit(&j->running, memory_order_acquire) && !j->cfg.salvage;
 	emdb_err err;
 
 	mutex_lock(&j->manifest_lock);
 	err = manifest_copy(&j->manifest, ret);
+	for (uint32_t i = 0; !err && add && i < j->found.head.ngaps; i++)
+		err = manifest_gap_add(ret, j->found.gaps[i].lsn, j->found.gaps[i].len);
 	mutex_unlock(&j->manifest_lock);
 	return err;
 }

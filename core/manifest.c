@@ -87,29 +87,35 @@ emdb_err manifest_copy(const struct manifest *m, struct manifest *ret)
 	return EMDB_OK;
 }
 
-emdb_err manifest_load(struct emdb_io *io, int dirfd, struct manifest *m)
+emdb_err manifest_decode(const uint8_t *p, size_t n, struct manifest *m)
 {
 	struct manifest got = MANIFEST_INIT;
 	struct manifest_head head;
+	emdb_err err = fmt_manifest_decode(p, n, &head);
+
+	if (!err)
+		err = with_rows(&head, &got);
+	if (err)
+		return err;
+	for (uint32_t i = 0; i < head.nsegs; i++)
+		fmt_manifest_seg(p, i, &got.segs[i]);
+	for (uint32_t i = 0; i < head.ngaps; i++)
+		fmt_manifest_gap(p, head.nsegs, i, &got.gaps[i]);
+	manifest_release(m);
+	*m = got;
+	return EMDB_OK;
+}
+
+emdb_err manifest_load(struct emdb_io *io, int dirfd, struct manifest *m)
+{
 	struct buf b = BUF_INIT;
 	emdb_err err;
 	const int rc = io_read_file(io, dirfd, MANIFEST_NAME, FMT_MANIFEST_MAX, &b);
 
-	if (rc < 0) {
-		buf_release(&b);
-		return rc == -EFBIG ? EMDB_ERR_CORRUPT : err_of_io(rc);
-	}
-	err = fmt_manifest_decode(b.data, b.len, &head);
-	if (!err)
-		err = with_rows(&head, &got);
-	if (!err) {
-		for (uint32_t i = 0; i < head.nsegs; i++)
-			fmt_manifest_seg(b.data, i, &got.segs[i]);
-		for (uint32_t i = 0; i < head.ngaps; i++)
-			fmt_manifest_gap(b.data, head.nsegs, i, &got.gaps[i]);
-		manifest_release(m);
-		*m = got;
-	}
+	if (rc < 0)
+		err = rc == -EFBIG ? EMDB_ERR_CORRUPT : err_of_io(rc);
+	else
+		err = manifest_decode(b.data, b.len, m);
 	buf_release(&b);
 	return err;
 }

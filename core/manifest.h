@@ -52,6 +52,9 @@ EMDB_CHECKED emdb_err manifest_copy(const struct manifest *m, struct manifest *r
  */
 EMDB_CHECKED emdb_err manifest_load(struct emdb_io *io, int dirfd, struct manifest *m);
 
+/* The same of its n bytes. CORRUPT, VERSION, NOMEM. */
+EMDB_CHECKED emdb_err manifest_decode(const uint8_t *p, size_t n, struct manifest *m);
+
 /*
  * Counts the generation up and replaces DIRFD/manifest durably. On failure *ret_applied (may be
  * NULL) says whether the new content may be what a later open finds: false means that the old one

@@ -175,6 +175,10 @@ struct emdb_db {
 	uint64_t flights_begun;        /* guarded by ttl_lock */
 	struct cond flight_cond;       /* with ttl_lock: one has landed or stopped working */
 	struct checkpointer ckpt;
+	struct {
+		_Atomic(bool) active;          /* one at a time; atomic */
+		_Atomic(uint64_t) done, total; /* bytes, of the one that runs; atomic */
+	} scrub;
 	struct views views;
 	struct mutex txn_lock; /* rank LOCK_LEAF */
 	struct emdb_txn *txns; /* open ones; guarded by txn_lock */

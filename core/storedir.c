@@ -47,6 +47,29 @@ emdb_err storedir_super_write(struct emdb_io *io, int dirfd, const struct superb
 	return err_of_io(ret);
 }
 
+bool storedir_scrub_read(struct emdb_io *io, int dirfd, const uint8_t uuid[static 16],
+			 struct scrub_status *ret)
+{
+	struct buf b = BUF_INIT;
+	struct scrub_status st;
+	const bool good = io_read_file(io, dirfd, STOREDIR_SCRUB, FMT_SCRUB_SIZE, &b) == 0 &&
+			  fmt_scrub_decode(b.data, b.len, &st) &&
+			  memcmp(st.uuid, uuid, sizeof(st.uuid)) == 0;
+
+	buf_release(&b);
+	if (good)
+		*ret = st;
+	return good;
+}
+
+emdb_err storedir_scrub_write(struct emdb_io *io, int dirfd, const struct scrub_status *s)
+{
+	uint8_t b[FMT_SCRUB_SIZE];
+
+	fmt_scrub_encode(s, b);
+	return err_of_io(io_replace_durably(io, dirfd, STOREDIR_SCRUB, b, sizeof(b)));
+}
+
 struct removal {
 	struct emdb_io *io;
 	int fd;

@@ -18,6 +18,7 @@
 #define STOREDIR_LOCK      "lock"
 #define STOREDIR_JOURNAL   "journal"
 #define STOREDIR_SNAPSHOTS "snapshots"
+#define STOREDIR_SCRUB     "scrub"
 
 /* Opens the directory dirfd/name, which must be one itself: no symbolic link.  As err_of_io(). */
 EMDB_CHECKED emdb_err storedir_open(struct emdb_io *io, int dirfd, const char *name, int *ret_fd);
@@ -30,6 +31,13 @@ EMDB_CHECKED emdb_err storedir_super_read_as(struct emdb_io *io, int dirfd, cons
 /* Durably, the copy for emdb_repair() too when there is one. */
 EMDB_CHECKED emdb_err storedir_super_write(struct emdb_io *io, int dirfd,
 					   const struct superblock *sb);
+
+/* What the last scrub of the store with this uuid found.  False: none did, or it is not to be believed. */
+bool storedir_scrub_read(struct emdb_io *io, int dirfd, const uint8_t uuid[static 16],
+			 struct scrub_status *ret);
+/* Durably. */
+EMDB_CHECKED emdb_err storedir_scrub_write(struct emdb_io *io, int dirfd,
+					   const struct scrub_status *s);
 
 /*
  * Removes the directory dirfd/name and what is in it, as deep as a store is.

@@ -198,6 +198,21 @@ static void one_seg(const uint8_t *p, size_t n)
 	emdb_assert(memcmp(buf, again, sizeof(buf)) == 0);
 }
 
+static void one_scrub(const uint8_t *p, size_t n)
+{
+	uint8_t buf[FMT_SCRUB_SIZE] = { 0 }, again[FMT_SCRUB_SIZE];
+	struct scrub_status s;
+
+	(void)fmt_scrub_decode(p, n, &s);
+	if (n)
+		memcpy(buf, p, min_size(n, sizeof(buf) - 4));
+	put_u32(buf + sizeof(buf) - 4, crc32c(0, buf, sizeof(buf) - 4));
+	if (!fmt_scrub_decode(buf, sizeof(buf), &s))
+		return;
+	fmt_scrub_encode(&s, again);
+	emdb_assert(memcmp(buf, again, sizeof(buf)) == 0);
+}
+
 static void manifest_again(const struct manifest_head *h, const uint8_t *p, size_t n)
 {
 	struct manifest_seg *const segs = calloc(h->nsegs + 1u, sizeof(*segs));
@@ -246,7 +261,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		return 0;
 	choice = *data++;
 	size--;
-	switch (choice % 9) {
+	/* The corpus knows the others by their remainder. */
+	switch (choice == UINT8_MAX ? 9 : choice % 9) {
 	case 0:
 		many_frames(data, size);
 		break;
@@ -270,6 +286,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 		break;
 	case 7:
 		one_manifest(data, size);
+		break;
+	case 9:
+		one_scrub(data, size);
 		break;
 	default:
 		raw_frame(data, size);

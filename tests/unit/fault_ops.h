@@ -355,6 +355,16 @@ static emdb_err op_check(struct store *s)
 	return err;
 }
 
+static emdb_err op_scrub(struct store *s)
+{
+	struct emdb_scrub_report r = { .frames = 77777 };
+	const emdb_err err = emdb_scrub(s->db, NULL, &r);
+
+	CHECK(r.frames != 77777 && r.complete == (!err || err == EMDB_ERR_CORRUPT));
+	CHECK((r.damaged != 0) == (err == EMDB_ERR_CORRUPT) || !r.complete);
+	return err;
+}
+
 /* ---- Opening ---- */
 
 static emdb_err op_open(struct store *s)
@@ -843,6 +853,7 @@ static const struct fault_op {
 	{ "emdb_stats_get", "", op_stats, NULL, 0 },
 	{ "emdb_space_get", "", op_space, NULL, 0 },
 	{ "emdb_check", "", op_check, NULL, CLOSED | REPORTS },
+	{ "emdb_scrub", "", op_scrub, prepare_unsynced, REPORTS },
 	{ "emdb_snapshot_create", "", op_snapshot_create, NULL, WRITES },
 	{ "emdb_snapshot_delete", "", op_snapshot_delete, NULL, WRITES },
 	{ "emdb_snapshot_rename", "", op_snapshot_rename, NULL, WRITES },

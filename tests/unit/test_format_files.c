@@ -423,4 +423,43 @@ TEST(test_format_files__manifest_fields_are_checked)
 	}
 }
 
+/* ---- What a scrub found ---- */
+
+TEST(test_format_files__scrub_status)
+{
+	uint64_t rnd = test_seed();
+	struct scrub_status got;
+	uint8_t buf[FMT_SCRUB_SIZE + 1], again[FMT_SCRUB_SIZE];
+
+	for (unsigned int i = 0; i < 200; i++) {
+		struct scrub_status s = { .complete = test_rand(&rnd) & 1,
+					  .began_ms = (int64_t)any(&rnd),
+					  .ended_ms = (int64_t)any(&rnd),
+					  .bytes = any(&rnd),
+					  .frames = any(&rnd),
+					  .damaged = any(&rnd),
+					  .lost_entries = any(&rnd),
+					  .skipped_bytes = any(&rnd) };
+
+		fill(&rnd, s.uuid, sizeof(s.uuid));
+		fmt_scrub_encode(&s, buf);
+		CHECK(fmt_scrub_decode(buf, FMT_SCRUB_SIZE, &got));
+		CHECK(got.complete == s.complete && got.damaged == s.damaged);
+		CHECK(got.bytes == s.bytes && got.skipped_bytes == s.skipped_bytes);
+		fmt_scrub_encode(&got, again);
+		CHECK_MEM(again, sizeof(again), buf, sizeof(again));
+		CHECK(!fmt_scrub_decode(buf, FMT_SCRUB_SIZE - 1, &got));
+		CHECK(!fmt_scrub_decode(buf, FMT_SCRUB_SIZE + 1, &got));
+		buf[test_rand(&rnd) % FMT_SCRUB_SIZE] ^= 1;
+		CHECK(!fmt_scrub_decode(buf, FMT_SCRUB_SIZE, &got));
+	}
+	/* What is reserved must be zero, an unknown version or flag is none of ours. */
+	for (size_t at = 8; at <= 88; at = at == 8 ? 12 : at == 12 ? 88 : 99) {
+		fmt_scrub_encode(&(struct scrub_status){ .complete = true }, buf);
+		buf[at] = 2;
+		reseal(buf, FMT_SCRUB_SIZE - 4);
+		CHECK(!fmt_scrub_decode(buf, FMT_SCRUB_SIZE, &got));
+	}
+}
+
 TEST_MAIN()
