@@ -189,6 +189,19 @@ static void set_idle(struct connection *con, bool idle)
 	(void)pthread_mutex_unlock(&con->control->lock);
 }
 
+/* Where control_answer() sends what comes before an answer. */
+struct telling {
+	int fd;
+	struct ctl_buf out;
+};
+
+static bool tell(void *ctx, const struct ctl_msg *answer)
+{
+	struct telling *t = ctx;
+
+	return ctl_encode(&t->out, CTL_ANSWER, answer) && transmit(t->fd, t->out.data, t->out.len);
+}
+
 static void converse(struct connection *con, struct exchange *x, struct control_client *cl)
 {
 	const int fd = con->fd;
@@ -230,13 +243,20 @@ static void *connection_main(void *arg)
 {
 	struct connection *con = arg;
 	struct control *c = con->control;
+	struct telling telling = { .fd = con->fd, .out = CTL_BUF_INIT };
 	struct control_client cl = {
-		.fs = c->fs, .mountpoint = c->mountpoint, .wanted = is_wanted, .wanted_ctx = con
+		.fs = c->fs,
+		.mountpoint = c->mountpoint,
+		.wanted = is_wanted,
+		.wanted_ctx = con,
+		.tell = tell,
+		.tell_ctx = &telling,
 	};
 	struct exchange x = { .in = NULL, .out = CTL_BUF_INIT };
 
 	converse(con, &x, &cl);
 	control_client_release(&cl);
+	ctl_buf_release(&telling.out);
 	ctl_buf_release(&x.out);
 	free(x.in);
 	(void)pthread_mutex_lock(&c->lock);

@@ -429,6 +429,70 @@ static emdb_err do_compact(struct control_client *cl, const struct ctl_msg *rq, 
 	return err;
 }
 
+/* Between two answers that say how far it is, ns. */
+#define SCRUB_TELL_NS UINT64_C(100000000)
+
+struct scrub_talk {
+	struct control_client *cl;
+	uint64_t told_ns;
+	bool silent; /* nobody listens */
+};
+
+static void scrub_tell(struct scrub_talk *t, const struct ctl_msg *answer)
+{
+	t->silent = t->silent || !t->cl->tell(t->cl->tell_ctx, answer);
+}
+
+static bool scrub_progress(void *ctx, uint64_t done, uint64_t total)
+{
+	const struct ctl_msg m = { .op = CTL_SCRUB, .num = { CTL_SCRUB_PROGRESS, done, total } };
+	struct scrub_talk *t = ctx;
+	const uint64_t now = counters_now();
+
+	if (now - t->told_ns >= SCRUB_TELL_NS) {
+		t->told_ns = now;
+		scrub_tell(t, &m);
+	}
+	return !t->silent && t->cl->wanted(t->cl->wanted_ctx);
+}
+
+static void scrub_found(void *ctx, const struct emdb_detail *d)
+{
+	const struct ctl_msg m = {
+		.op = CTL_SCRUB,
+		.num = { CTL_SCRUB_FOUND, d->segment, d->offset, d->damage, d->from, d->len },
+		.str = { { d->text, strlen(d->text) }, { d->path, strlen(d->path) } },
+	};
+
+	scrub_tell(ctx, &m);
+}
+
+/* Damage is what it is for, not a failure: the last answer says how much there is. */
+static emdb_err do_scrub(struct control_client *cl, const struct ctl_msg *rq, struct ctl_msg *an)
+{
+	struct scrub_talk talk = { .cl = cl };
+	const struct emdb_scrub_options opts = {
+		.size = sizeof(opts),
+		.bytes_per_second = rq->num[0],
+		.progress = scrub_progress,
+		.progress_ctx = &talk,
+		.found = scrub_found,
+		.found_ctx = &talk,
+	};
+	struct emdb_scrub_report r = { .complete = false };
+	const emdb_err err = emdb_scrub(cl->fs->db, &opts, &r);
+
+	an->num[0] = CTL_SCRUB_DONE;
+	an->num[1] = r.bytes;
+	an->num[2] = r.frames;
+	an->num[3] = r.cached_bytes;
+	an->num[4] = r.damaged;
+	an->num[5] = r.damaged_bytes;
+	an->num[6] = r.lost_entries;
+	an->num[7] = r.skipped_bytes;
+	return err == EMDB_ERR_CORRUPT ? EMDB_OK : err;
+}
+
 /* A string without NUL; free with free().  NULL: out of memory, or there is one in it. */
 static char *text_of(const struct ctl_str *s)
 {
@@ -550,6 +614,7 @@ static const control_fn functions[CTL_OP_END] = {
 	[CTL_FLUSH] = do_flush,
 	[CTL_CHECKPOINT] = do_checkpoint,
 	[CTL_COMPACT] = do_compact,
+	[CTL_SCRUB] = do_scrub,
 	[CTL_SNAP_CREATE] = do_snap_create,
 	[CTL_SNAP_DELETE] = do_snap_delete,
 	[CTL_SNAP_RENAME] = do_snap_rename,

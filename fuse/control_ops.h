@@ -18,6 +18,9 @@ struct control_client {
 	/* False: a request that takes long should give up.  Any thread that works for it. */
 	bool (*wanted)(void *ctx);
 	void *wanted_ctx;
+	/* Sends an answer that others follow; false: nobody takes it. */
+	bool (*tell)(void *ctx, const struct ctl_msg *answer);
+	void *tell_ctx;
 	uint64_t open; /* the open object, of which a reference is held; 0: none */
 	bool made;     /* by CREATE */
 	uint8_t uuid[16];

@@ -201,6 +201,23 @@ emdb_err cli_db_open(const struct cli *cli, const char *path, struct emdb_option
 	return err;
 }
 
+int cli_open_source(const struct cli *cli, const char *path, struct store **ret_store,
+		    emdb_db **ret_frozen)
+{
+	struct emdb_options rw = { .size = sizeof(rw),
+				   .commit_interval_s = -1,
+				   .sweep_interval_ms = -1 };
+	struct emdb_options ro = { .size = sizeof(ro), .flags = EMDB_OPEN_READ_ONLY };
+	emdb_err err = store_open(path, &rw, ret_store);
+
+	if (err == EMDB_ERR_KEY_REQUIRED && cli_secret(cli, path, &rw.secret) == CLI_OK)
+		err = store_open(path, &rw, ret_store);
+	if (err == EMDB_ERR_READ_ONLY)
+		err = cli_db_open(cli, path, &ro, ret_frozen);
+	/* Once more, for the message. */
+	return err ? cli_open(cli, path, 0, ret_store) : CLI_OK;
+}
+
 int cli_open_read(const struct cli *cli, const struct cli_args *args, const char *path,
 		  struct store **ret_store)
 {

@@ -78,7 +78,7 @@ int cmd_fsck(struct cli *cli, int argc, char **argv);
 extern const struct cli_command cmd_init, cmd_put, cmd_get, cmd_del, cmd_ls, cmd_mkns, cmd_rmns,
 	cmd_ttl, cmd_sweep, cmd_stat, cmd_lock, cmd_check, cmd_flush, cmd_checkpoint, cmd_compact,
 	cmd_snapshot, cmd_backup, cmd_export, cmd_import, cmd_restore, cmd_key, cmd_encrypt,
-	cmd_decrypt, cmd_repair;
+	cmd_decrypt, cmd_repair, cmd_scrub;
 
 bool args_has(const struct cli_args *args, int key);
 /* NULL when the option was not given. */
@@ -110,6 +110,12 @@ int cli_open(const struct cli *cli, const char *path, unsigned int flags, struct
 /* emdb_open(), with the secret when one is needed; nothing is printed of what the result says. */
 emdb_err cli_db_open(const struct cli *cli, const char *path, struct emdb_options *options,
 		     emdb_db **ret_db);
+/*
+ * Opens what is to be read while it changes, a store, or a snapshot or backup, which does not: *ret_frozen,
+ * and no store.  Returns CLI_OK or, with the message printed, the exit code.
+ */
+int cli_open_source(const struct cli *cli, const char *path, struct store **ret_store,
+		    emdb_db **ret_frozen);
 /* Opens it for reading, as the option OPT_SALVAGE says. */
 int cli_open_read(const struct cli *cli, const struct cli_args *args, const char *path,
 		  struct store **ret_store);

@@ -75,27 +75,6 @@ static char *absolute(const char *path)
 	return text;
 }
 
-/*
- * Opens what is to be copied: a store, to be read while it changes, or a
- * snapshot or backup, which does not.  Returns CLI_OK or, with the message printed, the exit code.
- */
-static int open_source(const struct cli *cli, const char *path, struct store **ret_store,
-		       emdb_db **ret_frozen)
-{
-	struct emdb_options rw = { .size = sizeof(rw),
-				   .commit_interval_s = -1,
-				   .sweep_interval_ms = -1 };
-	struct emdb_options ro = { .size = sizeof(ro), .flags = EMDB_OPEN_READ_ONLY };
-	emdb_err err = store_open(path, &rw, ret_store);
-
-	if (err == EMDB_ERR_KEY_REQUIRED && cli_secret(cli, path, &rw.secret) == CLI_OK)
-		err = store_open(path, &rw, ret_store);
-	if (err == EMDB_ERR_READ_ONLY)
-		err = cli_db_open(cli, path, &ro, ret_frozen);
-	/* Once more, for the message. */
-	return err ? cli_open(cli, path, 0, ret_store) : CLI_OK;
-}
-
 static int run_backup(struct cli *cli, const struct cli_args *args)
 {
 	const char *const path = args->argv[0], *const target = args->argv[1];
@@ -116,7 +95,7 @@ static int run_backup(struct cli *cli, const struct cli_args *args)
 	where = absolute(target);
 	if (!where)
 		return cli_fail_err(cli, EMDB_ERR_NOMEM, target);
-	code = open_source(cli, path, &store, &frozen);
+	code = cli_open_source(cli, path, &store, &frozen);
 	progress_begin(&p, cli, args_has(args, 'q'));
 	o.progress_ctx = &p;
 	if (!code) {

@@ -7,57 +7,8 @@
 #include <string.h>
 
 #include "tools/cli.h"
+#include "tools/faults.h"
 #include "tools/unlock.h"
-
-/* ---- Faults ---- */
-
-struct faults {
-	struct cli *cli;
-	bool quiet;
-};
-
-static const char *damage_name(enum emdb_damage damage)
-{
-	static const char *const names[] = {
-		[EMDB_DAMAGE_PLACE] = "place",       [EMDB_DAMAGE_FILE] = "file",
-		[EMDB_DAMAGE_LOST] = "lost",         [EMDB_DAMAGE_RANGE] = "range",
-		[EMDB_DAMAGE_META] = "metadata",     [EMDB_DAMAGE_OLDER] = "older",
-		[EMDB_DAMAGE_ADRIFT] = "adrift",     [EMDB_DAMAGE_UNKNOWN] = "unknown",
-		[EMDB_DAMAGE_SNAPSHOT] = "snapshot",
-	};
-
-	return (size_t)damage < sizeof(names) / sizeof(*names) ? names[damage] : "place";
-}
-
-static void on_fault(void *ctx, const struct emdb_detail *detail)
-{
-	const struct faults *const f = ctx;
-	struct out *const out = f->cli->out;
-	bool first = true;
-
-	if (f->quiet)
-		return;
-	if (!f->cli->json) {
-		out_name(out, detail->text, strlen(detail->text));
-		out_str(out, "\n");
-		return;
-	}
-	out_str(out, "{");
-	out_json_str(out, &first, "message_type", "error");
-	out_json_str(out, &first, "damage", damage_name(detail->damage));
-	if (detail->segment != UINT64_MAX) {
-		out_json_u64(out, &first, "segment", detail->segment);
-		out_json_u64(out, &first, "offset", detail->offset);
-	}
-	if (detail->path[0])
-		out_json_str(out, &first, "path", detail->path);
-	if (detail->damage == EMDB_DAMAGE_RANGE)
-		out_json_u64(out, &first, "from", detail->from);
-	if (detail->len)
-		out_json_u64(out, &first, "length", detail->len);
-	out_json_str(out, &first, "message", detail->text);
-	out_str(out, "}\n");
-}
 
 static int fail_locked(const struct cli *cli, const char *path)
 {
@@ -114,13 +65,13 @@ static int check_store(struct cli *cli, const struct cli_args *args, const char 
 
 	cli->json = args_has(args, 'j');
 	err = cli_secret_given(cli) ? EMDB_ERR_KEY_REQUIRED
-				    : emdb_check(path, on_fault, &faults, &report);
+				    : emdb_check(path, faults_tell, &faults, &report);
 	if (err == EMDB_ERR_KEY_REQUIRED) {
 		const int code = cli_secret(cli, path, &secret);
 
 		if (code)
 			return code;
-		err = emdb_check_secret(path, secret, on_fault, &faults, &report);
+		err = emdb_check_secret(path, secret, faults_tell, &faults, &report);
 	}
 	if (err == EMDB_ERR_LOCKED)
 		return fail_locked(cli, path);
@@ -222,7 +173,7 @@ static emdb_err repair_store(struct cli *cli, const char *path, struct emdb_repa
 	const bool dry = o->flags & EMDB_REPAIR_DRY_RUN;
 	emdb_err err;
 
-	o->found = on_fault;
+	o->found = faults_tell;
 	o->ctx = &faults;
 	o->detail = &detail;
 	*ret_code = CLI_OK;
@@ -319,7 +270,7 @@ static int fsck_check(struct cli *cli, const char *path, bool verbose, emdb_err 
 	struct faults faults = { .cli = cli };
 	struct emdb_check_report report = { .frames = 0 };
 
-	*ret_err = emdb_check(path, on_fault, &faults, &report);
+	*ret_err = emdb_check(path, faults_tell, &faults, &report);
 	if (!*ret_err && verbose)
 		check_summary(&faults, &report);
 	if (*ret_err == EMDB_OK)

@@ -179,6 +179,37 @@ static void uuid_text(const struct store *store, char buf[37])
 	}
 }
 
+static void scrub_json(struct out *out, const struct emdb_stats *stats, bool *first)
+{
+	out_json_u64(out, first, "scrub_ended_ms", stats->scrub_ended_ms);
+	out_json_u64(out, first, "scrub_bytes", stats->scrub_bytes);
+	out_json_u64(out, first, "scrub_damaged", stats->scrub_damaged);
+	out_json_u64(out, first, "scrub_lost_entries", stats->scrub_lost_entries);
+	out_json_bool(out, first, "scrub_complete", stats->scrub_complete);
+	out_json_u64(out, first, "scrub_done_bytes", stats->scrub_done_bytes);
+	out_json_u64(out, first, "scrub_total_bytes", stats->scrub_total_bytes);
+}
+
+static void scrub_text(struct out *out, const struct emdb_stats *stats)
+{
+	char when[TEXT_TIME_SIZE], size[TEXT_SIZE_SIZE], total[TEXT_SIZE_SIZE];
+
+	if (stats->scrub_ended_ms)
+		out_printf(out,
+			   "%-26s %s, %s read, damaged places: %" PRIu64
+			   ", entries that suffer: %" PRIu64 "%s\n",
+			   "last scrub", text_time((int64_t)stats->scrub_ended_ms, when),
+			   text_size(stats->scrub_bytes, size), stats->scrub_damaged,
+			   stats->scrub_lost_entries,
+			   stats->scrub_complete ? "" : " (stopped before its end)");
+	else
+		out_printf(out, "%-26s never\n", "last scrub");
+	if (stats->scrub_total_bytes)
+		out_printf(out, "%-26s %s of %s\n", "scrub at work",
+			   text_size(stats->scrub_done_bytes, size),
+			   text_size(stats->scrub_total_bytes, total));
+}
+
 /* The object is left open. */
 static void stat_json(struct out *out, const char *uuid, const struct emdb_stats *stats)
 {
@@ -189,6 +220,7 @@ static void stat_json(struct out *out, const char *uuid, const struct emdb_stats
 	out_json_str(out, &first, "uuid", uuid);
 	for (i = 0; i < sizeof(stat_lines) / sizeof(*stat_lines); i++)
 		out_json_u64(out, &first, stat_lines[i].name, stat_value(stats, &stat_lines[i]));
+	scrub_json(out, stats, &first);
 	out_json_bool(out, &first, "damaged", stats->damaged);
 }
 
@@ -211,6 +243,7 @@ static void stat_text(struct out *out, const char *uuid, const struct emdb_stats
 		else
 			out_printf(out, "%-26s %" PRIu64 "\n", line->text, v);
 	}
+	scrub_text(out, stats);
 	if (stats->damaged)
 		out_str(out, "the journal is damaged (see: emdb check)\n");
 }

@@ -115,6 +115,11 @@ emdb_err ctl_call(struct ctl *ctl, const struct ctl_msg *request, struct ctl_msg
 	return receive(ctl, request->op, ret_answer);
 }
 
+emdb_err ctl_more(struct ctl *ctl, uint8_t op, struct ctl_msg *ret_answer)
+{
+	return ctl->lost ? EMDB_ERR_IO : receive(ctl, op, ret_answer);
+}
+
 /* ---- Connecting ---- */
 
 static void set_timeouts(int fd, time_t seconds)

@@ -38,6 +38,9 @@ void ctl_close(struct ctl *ctl);
  */
 emdb_err ctl_call(struct ctl *ctl, const struct ctl_msg *request, struct ctl_msg *ret_answer);
 
+/* Waits for one more answer to that request. */
+emdb_err ctl_more(struct ctl *ctl, uint8_t op, struct ctl_msg *ret_answer);
+
 /*
  * The directory of the store that is mounted at exactly this path; free with
  * free().  NULL: nothing of ours is mounted there.

@@ -331,15 +331,22 @@ bool ctl_get_entry(struct ctl_cursor *c, struct ctl_entry *ret)
 	X(compactions)        \
 	X(compacted_bytes)    \
 	X(checkpoint_lsn)     \
+	X(scrub_done_bytes)   \
+	X(scrub_total_bytes)  \
+	X(scrub_ended_ms)     \
+	X(scrub_bytes)        \
+	X(scrub_damaged)      \
+	X(scrub_lost_entries) \
 	X(fs_total_bytes)     \
 	X(fs_free_bytes)      \
 	X(fs_avail_bytes)
-#define STATS_FLAGS(X) \
-	X(io_uring)    \
-	X(read_only)   \
-	X(failed)      \
-	X(encrypted)   \
-	X(low_space)   \
+#define STATS_FLAGS(X)    \
+	X(scrub_complete) \
+	X(io_uring)       \
+	X(read_only)      \
+	X(failed)         \
+	X(encrypted)      \
+	X(low_space)      \
 	X(damaged)
 
 struct stats_field {

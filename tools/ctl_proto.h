@@ -6,8 +6,8 @@
  * Bytes from the other end are never trusted: a message is taken apart by the
  * table of operations below, and whatever does not fit it is refused.
  *
- * The client sends a request and waits for the answer, on one connection as
- * often as it likes; the first request is HELLO.  A connection has at most one
+ * The client sends a request and waits for the answer (of SCRUB: the last of several), on one
+ * connection as often as it likes; the first request is HELLO.  A connection has at most one
  * open value at a time (OPEN or CREATE), which CLOSE, INSTALL and the end of
  * the connection let go; one that was made by CREATE and not installed is
  * gone then.
@@ -79,16 +79,28 @@
 	X(FLUSH, 22, "", "")                                                                      \
 	X(CHECKPOINT, 23, "", "")                                                                 \
 	X(COMPACT, 24, "nn", "nnnn") /* least % dead, bytes/s -> segments, done, copied, freed */ \
-	X(SNAP_CREATE, 32, "k", "nnnn") /* name -> number, when (ns), bytes, LSN */               \
-	X(SNAP_DELETE, 33, "k", "")     /* name */                                                \
-	X(SNAP_RENAME, 34, "kk", "")    /* name, new name */                                      \
-	X(BACKUP, 36, "sn", "nnnnnnnn") /* absolute path, flags -> as emdb_backup_report */
+	X(SCRUB, 25, "nn", "nnnnnnnnss") /* bytes/s, 0 -> see enum ctl_scrub */                   \
+	X(SNAP_CREATE, 32, "k", "nnnn")  /* name -> number, when (ns), bytes, LSN */              \
+	X(SNAP_DELETE, 33, "k", "")      /* name */                                               \
+	X(SNAP_RENAME, 34, "kk", "")     /* name, new name */                                     \
+	X(BACKUP, 36, "sn", "nnnnnnnn")  /* absolute path, flags -> as emdb_backup_report */
 
 enum ctl_op {
 #define CTL_ENUM(name, number, request, answer) CTL_##name = (number),
 	CTL_OPS(CTL_ENUM)
 #undef CTL_ENUM
 		CTL_OP_END = 64
+};
+
+/*
+ * SCRUB is answered more than once. The first number says what an answer is; after PROGRESS and
+ * FOUND others follow.
+ */
+enum ctl_scrub {
+	CTL_SCRUB_PROGRESS = 0, /* done, total */
+	CTL_SCRUB_FOUND = 1,    /* segment, offset, damage, from, length; text, path */
+	CTL_SCRUB_DONE =
+		2, /* bytes, frames, cached, places, bytes in them, entries, skipped bytes */
 };
 
 /* The operation's name; NULL: there is none of that number. */

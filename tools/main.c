@@ -18,10 +18,11 @@
 #include "tools/unlock.h"
 
 static const struct cli_command *const commands[] = {
-	&cmd_init,   &cmd_put,        &cmd_get,     &cmd_del,      &cmd_ls,      &cmd_mkns,
-	&cmd_rmns,   &cmd_ttl,        &cmd_sweep,   &cmd_stat,     &cmd_lock,    &cmd_check,
-	&cmd_flush,  &cmd_checkpoint, &cmd_compact, &cmd_snapshot, &cmd_backup,  &cmd_export,
-	&cmd_import, &cmd_restore,    &cmd_key,     &cmd_encrypt,  &cmd_decrypt, &cmd_repair,
+	&cmd_init,     &cmd_put,     &cmd_get,     &cmd_del,        &cmd_ls,
+	&cmd_mkns,     &cmd_rmns,    &cmd_ttl,     &cmd_sweep,      &cmd_stat,
+	&cmd_lock,     &cmd_check,   &cmd_flush,   &cmd_checkpoint, &cmd_compact,
+	&cmd_snapshot, &cmd_backup,  &cmd_export,  &cmd_import,     &cmd_restore,
+	&cmd_key,      &cmd_encrypt, &cmd_decrypt, &cmd_repair,     &cmd_scrub,
 };
 #define COMMANDS (sizeof(commands) / sizeof(*commands))
 
@@ -40,7 +41,7 @@ static const struct cli_command *find_command(const char *name)
 static const char exit_codes[] =
 	"Exit status: 0 done, 1 failed, 2 usage, 3 some of several items failed,\n"
 	"10 no store there, 11 the store is in use, 12 wrong passphrase or key, 22 empty\n"
-	"passphrase, 26 check found errors, 130 cancelled.\n";
+	"passphrase, 26 check or scrub found errors, 130 cancelled.\n";
 
 static void print_usage(struct out *out)
 {

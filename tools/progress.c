@@ -10,6 +10,8 @@
 #include "tools/text.h"
 
 #define EVERY_MS 200
+/* Of a line that stays. */
+#define LINE_EVERY_MS 10000
 
 static int64_t now_ms(void)
 {
@@ -28,6 +30,11 @@ void progress_begin(struct progress *p, const struct cli *cli, bool quiet)
 		.began_ms = now_ms(),
 	};
 	p->last_ms = p->began_ms;
+}
+
+void progress_lines(struct progress *p)
+{
+	p->lines = !p->tty && !p->cli->json;
 }
 
 int64_t progress_elapsed_ms(const struct progress *p)
@@ -64,8 +71,10 @@ static void line_json(const struct progress *p, int64_t elapsed)
 	(void)out_flush(out);
 }
 
-static void line_tty(const struct progress *p, int64_t elapsed)
+/* The same line, written over on a terminal and ended elsewhere. */
+static void line_text(const struct progress *p, int64_t elapsed)
 {
+	const char *const begin = p->tty ? "\r\033[K" : "", *const end = p->tty ? "" : "\n";
 	char done[TEXT_SIZE_SIZE], total[TEXT_SIZE_SIZE], rate[TEXT_SIZE_SIZE];
 	char left[TEXT_SPAN_SIZE], line[256];
 	const int64_t left_ms = remaining_ms(p, elapsed);
@@ -76,11 +85,11 @@ static void line_tty(const struct progress *p, int64_t elapsed)
 	(void)text_size(p->total, total);
 	(void)text_size(elapsed > 0 ? p->done * 1000 / (uint64_t)elapsed : 0, rate);
 	if (p->total)
-		n = snprintf(line, sizeof(line), "\r\033[K%3u%%  %s of %s, %s/s, %s left",
+		n = snprintf(line, sizeof(line), "%s%3u%%  %s of %s, %s/s, %s left%s", begin,
 			     (unsigned int)(p->done * 100 / p->total), done, total, rate,
-			     left_ms < 0 ? "?" : text_span(left_ms, left));
+			     left_ms < 0 ? "?" : text_span(left_ms, left), end);
 	else
-		n = snprintf(line, sizeof(line), "\r\033[K%s, %s/s", done, rate);
+		n = snprintf(line, sizeof(line), "%s%s, %s/s%s", begin, done, rate, end);
 	written = write(STDERR_FILENO, line, (size_t)n);
 	(void)written;
 }
@@ -92,14 +101,15 @@ bool progress_step(void *ctx, uint64_t done, uint64_t total)
 
 	p->done = done;
 	p->total = total;
-	if (p->quiet || (!p->tty && !p->cli->json) || now - p->last_ms < EVERY_MS)
+	if (p->quiet || (!p->tty && !p->cli->json && !p->lines) ||
+	    now - p->last_ms < (p->lines ? LINE_EVERY_MS : EVERY_MS))
 		return true;
 	p->last_ms = now;
 	p->shown = true;
-	if (p->tty)
-		line_tty(p, now - p->began_ms);
-	else
+	if (p->cli->json)
 		line_json(p, now - p->began_ms);
+	else
+		line_text(p, now - p->began_ms);
 	return true;
 }
 

@@ -474,6 +474,57 @@ emdb_err store_compact(struct store *s, const struct emdb_compact_options *opts,
 	return err;
 }
 
+static void detail_of(const struct ctl_msg *m, struct emdb_detail *ret)
+{
+	*ret = (struct emdb_detail){
+		.segment = m->num[1], .offset = m->num[2], .from = m->num[4], .len = m->num[5]
+	};
+	if (m->num[3] <= EMDB_DAMAGE_SNAPSHOT)
+		ret->damage = (enum emdb_damage)m->num[3];
+	(void)snprintf(ret->text, sizeof(ret->text), "%.*s", (int)m->str[0].n,
+		       (const char *)m->str[0].p);
+	(void)snprintf(ret->path, sizeof(ret->path), "%.*s", (int)m->str[1].n,
+		       (const char *)m->str[1].p);
+}
+
+static emdb_err scrub_ended(const struct ctl_msg *m, struct emdb_scrub_report *ret)
+{
+	*ret = (struct emdb_scrub_report){
+		.complete = true,
+		.bytes = m->num[1],
+		.frames = m->num[2],
+		.cached_bytes = m->num[3],
+		.damaged = m->num[4],
+		.damaged_bytes = m->num[5],
+		.lost_entries = m->num[6],
+		.skipped_bytes = m->num[7],
+	};
+	return ret->damaged ? EMDB_ERR_CORRUPT : EMDB_OK;
+}
+
+emdb_err store_scrub(struct store *s, const struct emdb_scrub_options *opts,
+		     struct emdb_scrub_report *ret_report)
+{
+	const struct ctl_msg m = { .op = CTL_SCRUB, .num = { opts->bytes_per_second } };
+	struct emdb_detail detail;
+	struct ctl_msg answer;
+	emdb_err err;
+
+	if (s->db)
+		return emdb_scrub(s->db, opts, ret_report);
+	for (err = ctl_call(s->ctl, &m, &answer); !err; err = ctl_more(s->ctl, m.op, &answer)) {
+		if (answer.num[0] == CTL_SCRUB_DONE)
+			return scrub_ended(&answer, ret_report);
+		if (answer.num[0] == CTL_SCRUB_PROGRESS) {
+			(void)opts->progress(opts->progress_ctx, answer.num[1], answer.num[2]);
+			continue;
+		}
+		detail_of(&answer, &detail);
+		opts->found(opts->found_ctx, &detail);
+	}
+	return err;
+}
+
 emdb_db *store_db(struct store *s)
 {
 	return s->db;

@@ -77,6 +77,9 @@ emdb_err store_stats(struct store *s, struct emdb_stats *ret_stats);
 /* ret_done is also set on errors, but not when a daemon was asked. */
 emdb_err store_compact(struct store *s, const struct emdb_compact_options *opts,
 		       struct emdb_compact_progress *ret_done);
+/* ret_report is also set on errors, but not when a daemon was asked; found has its own ctx. */
+emdb_err store_scrub(struct store *s, const struct emdb_scrub_options *opts,
+		     struct emdb_scrub_report *ret_report);
 /* The database behind it; NULL: a daemon has it. */
 emdb_db *store_db(struct store *s);
 emdb_err store_snapshot_create(struct store *s, const char *name, struct emdb_snapshot *ret);
