@@ -81,7 +81,7 @@ LIBS	:= $(BIN)/libemdb.a $(BIN)/libemdb.so.$(SOVERSION)
 TESTS	?= $(basename $(notdir $(wildcard tests/unit/test_*.c)))
 CRASH	:= $(patsubst %.c,$(O)/%,$(wildcard tests/crash/crash_*.c))
 # What has threads: the others only take time under ThreadSanitizer.
-TSAN_TESTS ?= $(filter-out test_names test_acl test_ttl test_extent test_format% test_golden test_error test_store test_index_ord test_view test_kv test_group test_appdir,$(TESTS))
+TSAN_TESTS ?= $(filter-out test_names test_acl test_ttl test_extent test_format% test_golden test_error test_store test_index_ord test_view test_kv test_group test_appdir test_provoked,$(TESTS))
 # Waits for most of its time; test_race expires under it.
 TSAN_TESTS := $(filter-out test_expire,$(TSAN_TESTS))
 # One thread at work, and much that waits for the disk.
@@ -108,6 +108,7 @@ EXTRA_fuzz_control := tools/ctl_proto.c
 EXTRA_nullfs := $(patsubst %,fuse/%.c,session child view options names uring mounts notify log) tools/secret.c
 LIBS_nullfs := $(FUSE_LIBS)
 WRAP_crash_store := -Wl,--wrap=emdb_io_posix_new,--wrap=crc32c
+WRAP_test_provoked := -Wl,--wrap=emdb_io_posix_new
 WRAP_test_faults := -Wl,--wrap=emdb_io_posix_new,--wrap=thread_start,--wrap=io_event_new,--wrap=io_event_close
 EXTRA_crash_store := $(addprefix tests/crash/,simdisk.c work.c work_run.c work_check.c)
 EXTRA_peers := $(wildcard tools/bench/peers/*.c)
