@@ -2,6 +2,8 @@
 /* Reading and changing the tree; see index_ord.h. */
 #include "core/index_ord_i.h"
 
+#define PREFETCH_LINES 18u /* of a node: two thirds of the keys of a leaf, 24 bytes each */
+
 /* The inner nodes that lead to a leaf, from the root down, and the child taken in each. */
 struct path {
 	struct oidx_node *node[OIDX_DEPTH_MAX];
@@ -16,6 +18,16 @@ static int bytes_cmp(const uint8_t *a, size_t an, const uint8_t *b, size_t bn)
 	const int c = memcmp(a, b, min_size(an, bn));
 
 	return c ? c : (an > bn) - (an < bn);
+}
+
+/*
+ * Nodes lie anywhere, and a search touches a cache line of the next one for each of its steps: all
+ * lines at once are hardly slower to get than one.
+ */
+static inline void node_prefetch(const struct oidx_node *n)
+{
+	for (uintptr_t line = 0; line < PREFETCH_LINES; line++)
+		__builtin_prefetch((const void *)((uintptr_t)n + line * EPOCH_CACHE_LINE));
 }
 
 /* How many keys of the node are before this one; upper: or equal to it. */
@@ -70,6 +82,7 @@ static struct oidx_node *descend(const struct oidx *o, const uint8_t *key, size_
 		p->node[p->depth] = n;
 		p->idx[p->depth++] = i;
 		n = node_child(n, i);
+		node_prefetch(n);
 	}
 	return n;
 }
