@@ -10,17 +10,6 @@
 #include "tools/faults.h"
 #include "tools/unlock.h"
 
-static int fail_locked(const struct cli *cli, const char *path)
-{
-	struct emdb_lock_info info;
-	char holder[512];
-
-	if (emdb_lock_holder(path, &info))
-		return cli_fail_err(cli, EMDB_ERR_LOCKED, path);
-	cli_holder_text(&info, holder, sizeof(holder));
-	return cli_fail(cli, CLI_LOCKED, "%s: the store is in use by %s", path, holder);
-}
-
 /* ---- check ---- */
 
 static void check_summary(const struct faults *f, const struct emdb_check_report *r)
@@ -74,7 +63,7 @@ static int check_store(struct cli *cli, const struct cli_args *args, const char 
 		err = emdb_check_secret(path, secret, faults_tell, &faults, &report);
 	}
 	if (err == EMDB_ERR_LOCKED)
-		return fail_locked(cli, path);
+		return cli_fail_open(cli, path, EMDB_ERR_LOCKED, "");
 	if (err && err != EMDB_ERR_CORRUPT && err != EMDB_ERR_DAMAGED)
 		return cli_fail_err(cli, err, path);
 	check_summary(&faults, &report);
@@ -83,7 +72,7 @@ static int check_store(struct cli *cli, const struct cli_args *args, const char 
 
 static int run_check(struct cli *cli, const struct cli_args *args)
 {
-	char *const dir = store_directory(args->argv[0]);
+	char *const dir = store_at_rest(args->argv[0]);
 	int code;
 
 	if (!dir)
@@ -185,7 +174,7 @@ static emdb_err repair_store(struct cli *cli, const char *path, struct emdb_repa
 		err = emdb_repair(path, o, report);
 	}
 	if (err == EMDB_ERR_LOCKED)
-		*ret_code = fail_locked(cli, path);
+		*ret_code = cli_fail_open(cli, path, EMDB_ERR_LOCKED, "");
 	else if (err && detail.text[0])
 		*ret_code = cli_fail(cli, cli_exit_code(err), "%s: %s", emdb_strerror(err),
 				     detail.text);
@@ -213,7 +202,7 @@ static int run_repair(struct cli *cli, const struct cli_args *args)
 	cli->json = args_has(args, 'j');
 	if (o.target && o.flags)
 		return cli_fail(cli, CLI_USAGE, "--dry-run and --to exclude each other");
-	dir = store_directory(args->argv[0]);
+	dir = store_at_rest(args->argv[0]);
 	if (!dir)
 		return cli_fail_err(cli, EMDB_ERR_NOMEM, args->argv[0]);
 	if (!repair_store(cli, dir, &o, args_has(args, 'q'), &report, &code) && o.flags &&

@@ -22,7 +22,7 @@ static int convert_begin(struct cli *cli, const struct cli_args *args, struct co
 	c->options.progress = progress_step;
 	c->options.progress_ctx = &c->progress;
 	c->options.detail = &c->detail;
-	c->dir = store_directory(args->argv[0]);
+	c->dir = store_at_rest(args->argv[0]);
 	if (!c->dir)
 		return cli_fail_err(cli, EMDB_ERR_NOMEM, args->argv[0]);
 	return CLI_OK;

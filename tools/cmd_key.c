@@ -267,7 +267,7 @@ static int run_key(struct cli *cli, const struct cli_args *args)
 			return cli_fail(cli, CLI_USAGE, "%s arguments; usage: emdb key %s %s",
 					args->argc < a->args ? "missing" : "too many", a->name,
 					a->synopsis);
-		k.dir = store_directory(k.path);
+		k.dir = store_at_rest(k.path);
 		code = k.dir ? a->run(&k) : cli_fail_err(cli, EMDB_ERR_NOMEM, k.path);
 		free(k.dir);
 		return code;

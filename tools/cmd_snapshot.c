@@ -159,15 +159,12 @@ static int snap_rollback(struct cli *cli, const struct cli_args *args)
 	const char *const path = args->argv[1], *const name = args->argv[2];
 	const unsigned int flags = args_has(args, 'f') ? EMDB_ROLLBACK_PAST_NEWER : 0;
 	struct emdb_detail detail = { .text = "" };
-	char *const dir = store_directory(path);
+	char *const dir = store_at_rest(path);
 	const emdb_err err = dir ? emdb_rollback(dir, name, flags, &detail) : EMDB_ERR_NOMEM;
-	struct emdb_lock_info info;
-	char holder[512];
 	int code = CLI_OK;
 
-	if (err == EMDB_ERR_LOCKED && !emdb_lock_holder(dir, &info)) {
-		cli_holder_text(&info, holder, sizeof(holder));
-		code = cli_fail(cli, CLI_LOCKED, "%s: the store is in use by %s", path, holder);
+	if (err == EMDB_ERR_LOCKED) {
+		code = cli_fail_open(cli, path, err, "");
 	} else if (err == EMDB_ERR_CONFLICT) {
 		code = cli_fail(cli, CLI_FAILED, "%s (--past-newer goes past them; they stay)",
 				detail.text);

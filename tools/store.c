@@ -63,6 +63,22 @@ static bool is_worth_waiting(const char *dir)
 	return !info.held || (is_daemon(info.pid) && !ctl_is_mounted(dir));
 }
 
+char *store_at_rest(const char *path)
+{
+	const struct timespec pause = { .tv_nsec = RETRY_MS * 1000000L };
+	char *const dir = store_directory(path);
+	struct emdb_lock_info info;
+
+	if (!dir)
+		return NULL;
+	for (int waited = 0; waited < PATIENCE_MS; waited += RETRY_MS) {
+		if (emdb_lock_holder(dir, &info) || !info.held || !is_worth_waiting(dir))
+			break;
+		(void)nanosleep(&pause, NULL);
+	}
+	return dir;
+}
+
 static emdb_err open_once(const char *dir, const struct emdb_options *options, struct store *s,
 			  bool *ret_again)
 {

@@ -28,6 +28,11 @@ emdb_err store_open(const char *path, const struct emdb_options *options, struct
 emdb_err store_close(struct store *s);
 /* The directory of the store that a PATH means: of a mountpoint its store's; free with free(). */
 char *store_directory(const char *path);
+/*
+ * The same for who needs the store for itself: a daemon whose mount is gone already gets a few seconds to
+ * close it, because umount(8) does not wait for that.  A holder that stays is not waited for.
+ */
+char *store_at_rest(const char *path);
 /* Why nothing works any more: the daemon is gone; "" when it is not that. */
 const char *store_remark(const struct store *s);
 /* The daemon's process id; 0: opened here. */

@@ -98,6 +98,20 @@ def test_unmounting_a_busy_mount(mount):
     mount.stop()
 
 
+@pytest.mark.parametrize("command", [["check"], ["repair", "--dry-run"], ["ls"]], ids=lambda c: c[0])
+def test_commands_right_after_an_unmount(mount, command):
+    """umount(8) does not wait for the daemon to close the store: whoever needs the store for himself does."""
+    with open(mount / "large", "wb") as f:
+        for _ in range(64):
+            f.write(os.urandom(1 << 20))
+    run("fusermount3", "-u", mount.mnt)
+    run(binary("emdb"), *command, mount.store)
+    assert mount.proc.wait(20) == 0
+    mount._forget()
+    mount.start()
+    assert os.stat(mount / "large").st_size == 64 << 20
+
+
 def test_lazy_unmount_keeps_open_files_working(mount):
     fd = os.open(mount / "f", os.O_CREAT | os.O_RDWR)
     os.write(fd, b"before ")
