@@ -10,8 +10,10 @@ emdb_err mover_commit(struct mover *m, struct rec *r, const struct iovec *iov, i
 		      bool old_known, const struct entry *old)
 {
 	uint64_t ref = 0;
-	const emdb_err err = commit_rec(m->db, r, iov, n, m->flags, old_known, old, &ref);
+	emdb_err err = mapped_there(iov, n);
 
+	if (!err)
+		err = commit_rec(m->db, r, iov, n, m->flags, old_known, old, &ref);
 	if (!err) {
 		const uint32_t size = journal_size_pinned(m->db->j, ref);
 

@@ -326,6 +326,7 @@ static emdb_err rewrite_plain(struct node *n, uint64_t offset, const void *data,
 	const uint64_t old = e->rec.value_len;
 	struct iovec iov[4];
 	struct rec r;
+	emdb_err err;
 	int k = 0;
 
 	rec_of_plain(e, db_now_ns(n->db), &r);
@@ -347,7 +348,8 @@ static emdb_err rewrite_plain(struct node *n, uint64_t offset, const void *data,
 					   (size_t)(min_u64(old, size) - offset - len) };
 	r.value = NULL;
 	r.value_len = (size_t)size;
-	return commit_rec(n->db, &r, iov, k, 0, true, e, NULL);
+	err = mapped_there(iov, k);
+	return err ? err : commit_rec(n->db, &r, iov, k, 0, true, e, NULL);
 }
 
 /*

@@ -81,6 +81,7 @@ static emdb_err set_plain(struct op *op, int64_t expires_ms)
 {
 	struct rec r;
 	struct iovec iov;
+	emdb_err err;
 
 	rec_of_plain(&op->entry, db_now_ns(op->db), &r);
 	r.expires_ms = expires_ms;
@@ -88,7 +89,9 @@ static emdb_err set_plain(struct op *op, int64_t expires_ms)
 	if (expires_ms)
 		r.mask |= REC_F_EXPIRES;
 	iov = (struct iovec){ (void *)(uintptr_t)r.value, r.value_len };
-	return commit_rec(op->db, &r, &iov, r.value_len ? 1 : 0, 0, true, &op->entry, NULL);
+	err = mapped_there(&iov, 1);
+	return err ? err
+		   : commit_rec(op->db, &r, &iov, r.value_len ? 1 : 0, 0, true, &op->entry, NULL);
 }
 
 /* Structure held exclusively. */
@@ -129,6 +132,8 @@ static emdb_err retime_locked(struct op *op, struct retime *rt, int64_t *ret_exp
 {
 	emdb_err err;
 
+	if (op->lost)
+		return EMDB_ERR_CORRUPT; /* not absent, for all that anybody knows */
 	/* Under the lock: what has expired stays dead. */
 	if (!op->live)
 		return EMDB_ERR_NOT_FOUND;

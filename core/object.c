@@ -4,6 +4,7 @@
 
 #define HEAD_STACK   768u
 #define VALUE_PIECES 4
+#define TOUCH_STEP   4096u
 
 emdb_err copy_mapped(void *dst, const void *src, size_t n)
 {
@@ -13,6 +14,29 @@ emdb_err copy_mapped(void *dst, const void *src, size_t n)
 		return EMDB_ERR_IO;
 	if (n)
 		memcpy(dst, src, n);
+	guard_end(&g);
+	return EMDB_OK;
+}
+
+static EMDB_NOINLINE void touch_pieces(const struct iovec *iov, int n)
+{
+	for (int i = 0; i < n; i++) {
+		const volatile uint8_t *const p = iov[i].iov_base;
+
+		for (size_t at = 0; at < iov[i].iov_len; at += TOUCH_STEP)
+			(void)p[at];
+		if (iov[i].iov_len)
+			(void)p[iov[i].iov_len - 1];
+	}
+}
+
+emdb_err mapped_there(const struct iovec *iov, int n)
+{
+	struct guard g;
+
+	if (!guard_begin(&g))
+		return EMDB_ERR_IO;
+	touch_pieces(iov, n);
 	guard_end(&g);
 	return EMDB_OK;
 }
@@ -117,8 +141,9 @@ emdb_err batch_add(struct batch *b, const struct rec *r)
 	start = b->buf.len;
 	p = b->buf.data + start;
 	len = FMT_BATCH_PREFIX + fmt_rec_encode(r, p + FMT_BATCH_PREFIX, max);
-	if (r->value_len)
-		memcpy(p + len, r->value, r->value_len);
+	/* It may lie in the journal. */
+	if (r->value_len && copy_mapped(p + len, r->value, r->value_len))
+		return EMDB_ERR_IO;
 	len += r->value_len;
 	memset(p + len, 0, 8);
 	len = align_up(len, 8);
@@ -453,8 +478,10 @@ bool must_promote(const struct entry *e)
 emdb_err commit_plain(struct node *n, struct rec *r)
 {
 	const struct iovec iov = { (void *)(uintptr_t)r->value, r->value_len };
+	const emdb_err err = mapped_there(&iov, 1);
 
-	return commit_rec(n->db, r, &iov, r->value_len ? 1 : 0, 0, true, &n->entry, NULL);
+	return err ? err
+		   : commit_rec(n->db, r, &iov, r->value_len ? 1 : 0, 0, true, &n->entry, NULL);
 }
 
 /* An INODE record that says what the plain object of e says, its bytes left where they are. */

@@ -15,6 +15,8 @@
 #define SCAN_WORK_MAX 16u
 /* Frames that are looked at for the seed of a segment without a header. */
 #define SEED_TRIES 256u
+/* The smallest there are: touching more than is needed does no harm. */
+#define PAGE 4096u
 /* How far a scan jumps over bytes that the disk does not deliver. */
 #define SCAN_SKIP 4096u
 
@@ -520,12 +522,39 @@ static bool batch_at(struct segment *s, uint64_t off, uint32_t back, uint64_t en
 	return true;
 }
 
+static EMDB_NOINLINE void touch_pages(const uint8_t *p, const uint8_t *end)
+{
+	for (p = (const uint8_t *)((uintptr_t)p | (PAGE - 1)) + 1; p < end; p += PAGE)
+		(void)*(const volatile uint8_t *)p;
+}
+
+/*
+ * Readers look at key, attributes and extents without a guard, also long after the frame was verified: all of their
+ * pages must be there now. Only of large records there are more than the one that was just decoded.
+ */
+static inline void touch_fields(const uint8_t *p, const struct rec *r)
+{
+	const uint8_t *end = p;
+
+	if (r->mask & REC_F_KEY)
+		end = r->key + r->key_len;
+	if (unlikely(r->mask & REC_F_XATTRS))
+		end = r->xattrs + r->xattrs_len;
+	if (unlikely(r->mask & REC_F_EXTENTS))
+		end = r->extents + r->extents_len;
+	if (unlikely(((uintptr_t)p ^ (uintptr_t)end) >= PAGE))
+		touch_pages(p, end);
+}
+
 static inline bool rec_at(struct segment *s, uint64_t off, uint64_t end, enum emdb_verify verify,
 			  struct rec *ret)
 {
 	struct frame f;
 
-	return frame_at(s, off, end, verify, &f) && f.kind < FRAME_BATCH && fmt_frame_rec(&f, ret);
+	if (!frame_at(s, off, end, verify, &f) || f.kind >= FRAME_BATCH || !fmt_frame_rec(&f, ret))
+		return false;
+	touch_fields(f.p, ret);
+	return true;
 }
 
 static bool batch_rec_at(struct segment *s, uint64_t off, uint64_t end, enum emdb_verify verify,
@@ -536,6 +565,7 @@ static bool batch_rec_at(struct segment *s, uint64_t off, uint64_t end, enum emd
 
 	if (!fmt_batch_rec_at(s->map + off, end - off, ret, &back))
 		return false;
+	touch_fields(s->map + off, ret);
 	/* A record that was verified with its frame needs no look at the frame again. */
 	return !must_check(s, off, verify) || batch_at(s, off, back, end, verify, &f);
 }

@@ -269,6 +269,8 @@ static inline size_t db_extent_max(const emdb_db *db)
 
 /* memcpy out of mapped memory; IO when the disk does not deliver. */
 emdb_err copy_mapped(void *dst, const void *src, size_t n);
+/* Before mapped memory is written: a page that is not there must not be met half way.  IO. */
+emdb_err mapped_there(const struct iovec *iov, int n);
 
 struct damage;
 /* How emdb_check() and emdb_repair() open a store. */

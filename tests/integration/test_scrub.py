@@ -38,6 +38,11 @@ def lines(*args, **kwargs):
     return [json.loads(line) for line in emdb(*args, **kwargs).splitlines()]
 
 
+def need_plain():
+    if harness.ENCRYPTED:
+        pytest.skip("looks for plain bytes in the journal")
+
+
 def unique(n):
     """n bytes that occur nowhere else."""
     return os.urandom(64) * (n // 64)
@@ -101,8 +106,8 @@ def test_clean(small):
     assert emdb("scrub", small.store / "snapshots/one").startswith("good: ")
 
 
-@pytest.mark.skipif(harness.ENCRYPTED, reason="looks for plain bytes in the journal")
 def test_damage_is_named(small):
+    need_plain()
     made = fill(small)
     os.mkdir(small / "dir")
     put(small / "dir/rots", victim := unique(64000))
@@ -202,9 +207,9 @@ def disk(scratch):
         subprocess.run(["umount", "-l", where], check=False)
 
 
-@pytest.mark.skipif(harness.ENCRYPTED, reason="looks for plain bytes on the disk")
 def test_rot_that_no_reader_sees(disk, scratch):
     """The kernel has the file in its cache and the daemon has it mapped: only a read of the disk finds it."""
+    need_plain()
     image, where = disk
     mount = Mount(scratch, ["segment_size=1M"], store=where / "store")
     mount.start()
