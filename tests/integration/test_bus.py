@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+import harness
 from harness import binary, fails, get, put
 
 pytestmark = pytest.mark.emdb
@@ -85,9 +86,14 @@ def survey(m, read, names):
     return good, bad
 
 
+def most(bad):
+    """Of an encrypted store what was opened last is kept, and can be served."""
+    return bad > (0 if harness.ENCRYPTED else COUNT / 2)
+
+
 def test_cat(cut):
     good, bad = survey(cut, lambda name: get(cut / name), cut.files)
-    assert good > 0 and bad > COUNT / 2
+    assert good > 0 and most(bad)
     assert get(cut / "late") == cut.files["late"]
     put(cut / "new", b"goes on")
     assert get(cut / "new") == b"goes on"
@@ -95,7 +101,7 @@ def test_cat(cut):
 
 def test_mapped(cut):
     good, bad = survey(cut, lambda name: read_mapped(cut / name), cut.files)
-    assert good > 0 and bad > COUNT / 2
+    assert good > 0 and most(bad)
     assert read_mapped(cut / "late") == cut.files["late"]
 
 
@@ -113,7 +119,7 @@ def test_pieces(cut):
             os.close(fd)
 
     good, bad = survey(cut, piece, [n for n in cut.files if "large" in n or n == "late"])
-    assert good > 0 and bad > COUNT / 2
+    assert good > 0 and most(bad)
 
 
 def test_cp(cut, scratch):
@@ -127,7 +133,7 @@ def test_cp(cut, scratch):
             assert b"nput/output error" in done.stderr, done
             failed += 1
         to.unlink(missing_ok=True)
-    assert failed > COUNT / 2 and cut.alive()
+    assert most(failed) and cut.alive()
     # Inside the mount, too, where the daemon shares the bytes.
     for name in cut.files:
         done = subprocess.run(["cp", cut / name, cut / "copied"], capture_output=True, check=False)
@@ -138,7 +144,7 @@ def test_cp(cut, scratch):
 def test_metadata(cut):
     for name in [*cut.files, *(f"link{i}" for i in range(COUNT))]:
         outcome(os.lstat, cut / name)
-        outcome(os.listxattr, cut / name)
+        outcome(lambda path: os.listxattr(path, follow_symlinks=False), cut / name)
         if name.startswith("small"):
             assert outcome(os.getxattr, cut / name, "user.note") in (None, b"n" * 3000)
         assert cut.alive()
