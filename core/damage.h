@@ -116,7 +116,7 @@ static inline struct loss *damage_loss(const struct damage *d, size_t i)
 }
 static inline const uint8_t *loss_key(const struct damage *d, const struct loss *l)
 {
-	return d->names.data + l->name_at;
+	return l->name_len ? d->names.data + l->name_at : (const uint8_t *)"";
 }
 
 /* The lost entry ns/hash, or NULL. */

@@ -562,6 +562,7 @@ bool fmt_seg_decode(const uint8_t *p, size_t n, struct seg_header *ret)
 {
 	if (n < FMT_SEG_HEADER || memcmp(p, seg_magic, 8) != 0 ||
 	    crc32c(0, p, 252) != get_u32(p + 252) || get_u32(p + 8) != FMT_VERSION ||
+	    get_u32(p + 12) < FMT_SEG_SHIFT_MIN || get_u32(p + 12) > FMT_SEG_SHIFT_MAX ||
 	    !seg_tags_ok(get_u64(p + 96), get_u32(p + 104)) || !all_zero(p + 108, 252 - 108))
 		return false;
 	ret->tags_off = get_u64(p + 96);
@@ -690,7 +691,7 @@ emdb_err fmt_manifest_decode(const uint8_t *p, size_t n, struct manifest_head *r
 	h.nsegs = get_u32(p + 96);
 	h.ngaps = get_u32(p + 100);
 	if ((h.flags & ~(uint64_t)(MANIFEST_CLEAN | MANIFEST_MAC)) || h.next_segment == 0 ||
-	    h.next_segment > (UINT64_C(1) << (63 - FMT_SEG_SHIFT_MAX)) ||
+	    h.next_segment > FMT_NEXT_SEGMENT_MAX ||
 	    h.nsegs > FMT_MANIFEST_MAX / MANIFEST_SEG ||
 	    h.ngaps > FMT_MANIFEST_MAX / MANIFEST_GAP || fmt_manifest_len(&h) != n ||
 	    !manifest_rows_ok(p, &h))

@@ -219,6 +219,8 @@
 #define FMT_MANIFEST_MAX  (256u * 1024u * 1024u)
 #define FMT_SEG_SHIFT_MIN 20u
 #define FMT_SEG_SHIFT_MAX 30u
+/* Segment ids are below it, so that LSNs fit 63 bits whatever the shift. */
+#define FMT_NEXT_SEGMENT_MAX (UINT64_C(1) << (63 - FMT_SEG_SHIFT_MAX))
 /* Bytes at a segment's end that only a SEAL frame may take. */
 #define FMT_SEAL_ROOM 24u
 /* What sealing adds to a record, and to a SEAL frame. */

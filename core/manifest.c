@@ -139,7 +139,8 @@ emdb_err manifest_store(struct manifest *m, struct emdb_io *io, int dirfd, bool 
 
 	if (ret_applied)
 		*ret_applied = false;
-	if (n > FMT_MANIFEST_MAX)
+	/* Nothing that would not be read again. */
+	if (n > FMT_MANIFEST_MAX || m->head.next_segment > FMT_NEXT_SEGMENT_MAX)
 		return EMDB_ERR_NO_SPACE;
 	buf = base_malloc(n);
 	if (!buf)

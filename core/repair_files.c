@@ -13,7 +13,9 @@
 #define PAGE  4096u
 /* Segment numbers left out after the highest that is known, when the manifest that knew is gone. */
 #define NUMBERS_SKIPPED 64u
-#define TMP_NAME        "repair.tmp"
+/* What is found without a manifest and has a higher one is not ours: there would be no room to go on. */
+#define FOUND_ID_MAX (FMT_NEXT_SEGMENT_MAX / 2)
+#define TMP_NAME     "repair.tmp"
 
 bool repair_has_id(const struct buf *ids, uint64_t id)
 {
@@ -286,7 +288,8 @@ static bool image_head(struct repair *r, const char *name, uint64_t *ret_number,
 
 		ok = len && len <= n && fmt_ckpt_open(b, len, &block) && block.kind == CKPT_HEAD &&
 		     fmt_ckpt_head_get(&block, &h) &&
-		     memcmp(h.uuid, r->sb.uuid, sizeof(h.uuid)) == 0;
+		     memcmp(h.uuid, r->sb.uuid, sizeof(h.uuid)) == 0 &&
+		     h.lsn >> r->sb.segment_shift <= FOUND_ID_MAX;
 	}
 	(void)io_close(r->io, fd);
 	if (ok) {
@@ -355,7 +358,7 @@ static emdb_err manifest_from_segments(struct repair *r)
 		uint64_t len = 0;
 		bool frames = false, whole = false;
 
-		if (id == 0 || id >= UINT64_C(1) << (62 - r->sb.segment_shift))
+		if (id == 0 || id > FOUND_ID_MAX)
 			continue;
 		r->m.head.next_segment = id + 1;
 		err = measure(r, id, &len, &frames, &whole);

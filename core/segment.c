@@ -41,7 +41,8 @@ bool segment_name_parse(const char *name, uint64_t *ret_id)
 		else
 			return false;
 	}
-	if (strcmp(name + 16, ".seg") != 0)
+	/* A number that no segment has is no segment's name. */
+	if (strcmp(name + 16, ".seg") != 0 || id == 0 || id >= FMT_NEXT_SEGMENT_MAX)
 		return false;
 	*ret_id = id;
 	return true;

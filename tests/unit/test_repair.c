@@ -2,6 +2,8 @@
 /* Damage by key: what emdb_check() says, what can be done with a damaged entry, what emdb_repair() saves. */
 #include "tests/unit/damage_help.h"
 
+#include "core/format_ckpt.h"
+
 static struct told told;
 static struct emdb_repair_report report;
 
@@ -531,6 +533,107 @@ TEST(test_repair__a_checkpoint)
 	CHECK_OK(repair_with(NULL, &told, &report));
 	CHECK(!report.intact);
 	expect_all(ns);
+}
+
+static void write_file(const char *name, const void *p, size_t n)
+{
+	char file[PATH_MAX + 340];
+	int fd;
+
+	snprintf(file, sizeof(file), "%s/%s", path, name);
+	fd = open(file, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+	CHECK(fd >= 0);
+	CHECK_EQ(write(fd, p, n), n);
+	close(fd);
+}
+
+static struct superblock read_super(const char *name)
+{
+	char file[PATH_MAX + 340];
+	uint8_t b[FMT_SUPER_SIZE];
+	struct superblock sb;
+	int fd;
+
+	snprintf(file, sizeof(file), "%s/%s", path, name);
+	fd = open(file, O_RDONLY);
+	CHECK(fd >= 0);
+	CHECK_EQ(read(fd, b, sizeof(b)), sizeof(b));
+	close(fd);
+	CHECK_OK(fmt_super_decode(b, sizeof(b), &sb));
+	return sb;
+}
+
+/* Numbers so high that the manifest which is made anew could not go on from them, or be read. */
+TEST(test_repair__hostile_numbers_do_not_count)
+{
+	struct ckpt_head head = { .lsn = UINT64_C(1) << 60 };
+	uint8_t block[256], seg[FMT_SEG_HEADER];
+	struct seg_header h = { .id = FMT_NEXT_SEGMENT_MAX - 1, .segment_shift = 20 };
+	struct wcur w = wcur_init(block + CKPT_BLOCK_HEADER, sizeof(block) - CKPT_BLOCK_HEADER);
+	char file[PATH_MAX + 340], name[64] = "journal/";
+	struct superblock sb;
+	uint64_t ns;
+
+	small_store(&ns);
+	sb = read_super("superblock");
+	memcpy(head.uuid, sb.uuid, sizeof(head.uuid));
+	memcpy(h.uuid, sb.uuid, sizeof(h.uuid));
+	fmt_ckpt_head_put(&w, &head);
+	fmt_ckpt_seal(block, (uint32_t)(CKPT_BLOCK_HEADER + wcur_len(&w)), CKPT_HEAD, 0, 9);
+	write_file("checkpoint-0000000000000009", block, CKPT_BLOCK_HEADER + wcur_len(&w));
+	fmt_seg_encode(&h, seg);
+	segment_name(h.id, name + strlen(name));
+	write_file(name, seg, sizeof(seg));
+	write_file("journal/ffffffffffffffff.seg", seg, sizeof(seg));
+	snprintf(file, sizeof(file), "%s/manifest", path);
+	CHECK_OK(unlink(file));
+	CHECK_OK(repair_with(NULL, &told, &report));
+	CHECK(report.manifest_rebuilt);
+	expect_all(ns);
+}
+
+/* The first segment's header is all that is left to make a superblock from; it is no better for it. */
+TEST(test_repair__hostile_segment_sizes_do_not_count)
+{
+	static const uint32_t shifts[] = { 0, 19, 31, 32788, UINT32_MAX };
+	uint8_t seg[FMT_SEG_HEADER];
+	char file[PATH_MAX + 340];
+	uint64_t ns;
+
+	small_store(&ns);
+	drop_checkpoints();
+	for (size_t i = 0; i < ARRAY_SIZE(shifts); i++) {
+		const struct seg_header h = { .id = 1, .segment_shift = shifts[i] };
+
+		fmt_seg_encode(&h, seg);
+		write_file("journal/0000000000000001.seg", seg, sizeof(seg));
+		snprintf(file, sizeof(file), "%s/superblock", path);
+		(void)unlink(file);
+		snprintf(file, sizeof(file), "%s/superblock.bak", path);
+		(void)unlink(file);
+		CHECK_EQ(repair_with(NULL, &told, &report), EMDB_ERR_NOT_STORE);
+	}
+}
+
+/* Nothing is known of what was damaged, not even a name. */
+TEST(test_repair__a_loss_without_any_name)
+{
+	emdb_db *db = store_new();
+	uint64_t ref, found, count;
+
+	put(db, EMDB_ROOT, "the only one", "1");
+	ref = ref_of(db, EMDB_ROOT, "the only one");
+	CHECK_OK(emdb_close(db));
+	for (uint32_t i = 0; i < 40; i++)
+		spoil(ref, i);
+	CHECK_EQ(check_store(&told), EMDB_ERR_CORRUPT);
+	CHECK_OK(repair_with(NULL, &told, &report));
+	CHECK_UEQ(report.lost_entries, 1);
+	db = store_open(0);
+	CHECK_OK(emdb_count(db, EMDB_ROOT, &count));
+	CHECK_UEQ(count, 0);
+	CHECK_EQ(emdb_ns_open(db, EMDB_ROOT, "lost+found", 10, &found), EMDB_ERR_NOT_FOUND);
+	CHECK_OK(emdb_close(db));
 }
 
 /* ---- Behind the checkpoint ------------------------------------------------------------------- */

@@ -41,10 +41,15 @@ TEST(test_segment__names)
 	CHECK_STR(name, "0000000000123abc.seg");
 	CHECK(segment_name_parse(name, &id));
 	CHECK_UEQ(id, 0x123abc);
-	segment_name(UINT64_MAX, name);
+	segment_name(FMT_NEXT_SEGMENT_MAX - 1, name);
 	CHECK(segment_name_parse(name, &id));
-	CHECK_UEQ(id, UINT64_MAX);
+	CHECK_UEQ(id, FMT_NEXT_SEGMENT_MAX - 1);
 	id = 5;
+	segment_name(FMT_NEXT_SEGMENT_MAX, name);
+	CHECK(!segment_name_parse(name, &id));
+	segment_name(UINT64_MAX, name);
+	CHECK(!segment_name_parse(name, &id));
+	CHECK(!segment_name_parse("0000000000000000.seg", &id));
 	CHECK(!segment_name_parse("", &id));
 	CHECK(!segment_name_parse("0000000000123abc", &id));
 	CHECK(!segment_name_parse("0000000000123ABC.seg", &id));
