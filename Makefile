@@ -108,6 +108,7 @@ EXTRA_fuzz_control := tools/ctl_proto.c
 EXTRA_nullfs := $(patsubst %,fuse/%.c,session child view options names uring mounts notify log) tools/secret.c
 LIBS_nullfs := $(FUSE_LIBS)
 WRAP_crash_store := -Wl,--wrap=emdb_io_posix_new,--wrap=crc32c
+WRAP_fuzz_store := -Wl,--wrap=emdb_io_posix_new
 WRAP_test_provoked := -Wl,--wrap=emdb_io_posix_new
 WRAP_test_faults := -Wl,--wrap=emdb_io_posix_new,--wrap=thread_start,--wrap=io_event_new,--wrap=io_event_close
 EXTRA_crash_store := $(addprefix tests/crash/,simdisk.c work.c work_run.c work_check.c)
@@ -163,7 +164,7 @@ $(UNIT) $(CRASH): %: %.o $$(call extra,$$*) $(BIN)/libemdb.a
 	$(call link,$(WRAP_$(notdir $@)))
 $(FUZZERS): %: %.o $$(call extra,$$*) $(BIN)/libemdb.a
 	$(call say,LD)
-	$(call link,-fsanitize=fuzzer $(if $(filter %/fuzz_tar,$@),$(TOOL_LIBS)))
+	$(call link,-fsanitize=fuzzer $(WRAP_$(notdir $@)) $(if $(filter %/fuzz_tar,$@),$(TOOL_LIBS)))
 $(BIN)/bench/%: $(O)/tools/bench/%.o $$(call extra,$$*) $(BIN)/libemdb.a
 	$(call say,LD)
 	$(call link,$(BENCH_LIBS) $(LIBS_$*))
