@@ -691,8 +691,7 @@ emdb_err fmt_manifest_decode(const uint8_t *p, size_t n, struct manifest_head *r
 	h.nsegs = get_u32(p + 96);
 	h.ngaps = get_u32(p + 100);
 	if ((h.flags & ~(uint64_t)(MANIFEST_CLEAN | MANIFEST_MAC)) || h.next_segment == 0 ||
-	    h.next_segment > FMT_NEXT_SEGMENT_MAX ||
-	    h.nsegs > FMT_MANIFEST_MAX / MANIFEST_SEG ||
+	    h.next_segment > FMT_NEXT_SEGMENT_MAX || h.nsegs > FMT_MANIFEST_MAX / MANIFEST_SEG ||
 	    h.ngaps > FMT_MANIFEST_MAX / MANIFEST_GAP || fmt_manifest_len(&h) != n ||
 	    !manifest_rows_ok(p, &h))
 		return EMDB_ERR_CORRUPT;
