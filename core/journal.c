@@ -929,16 +929,22 @@ static uint64_t frame_len(const struct journal *j, uint8_t kind, const struct io
 				   : journal_frame_size(j, sum);
 }
 
-/* A frame ends at `end` of the segment; the next ones find their pages. */
-static EMDB_NOINLINE void make_ready(const struct journal *j, struct segment *s, uint64_t end)
+/*
+ * A frame of len bytes is going to end at `end` of the segment, the next ones find their pages.  Not
+ * soon after a large one, behind which there may come another.
+ */
+static EMDB_NOINLINE void make_ready(const struct journal *j, struct segment *s, uint64_t end,
+				     uint64_t len)
 {
 	uint64_t from = atomic_load_explicit(&s->ready, memory_order_relaxed);
 	const uint64_t to = min_u64(align_up(end + READY_BYTES, READY_BYTES), segment_bytes(s));
 	const uint64_t begin = max_u64(from, align_down(end, READY_BYTES));
 
 	/* Relaxed: it is a hint, one of the writers gives it. */
-	if (from < to && atomic_compare_exchange_strong_explicit(
-				 &s->ready, &from, to, memory_order_relaxed, memory_order_relaxed))
+	if (from < to &&
+	    atomic_compare_exchange_strong_explicit(&s->ready, &from, to, memory_order_relaxed,
+						    memory_order_relaxed) &&
+	    len <= READY_FRAME)
 		io_ready(j->cfg.io, s->fd, s->map, begin, to - begin);
 }
 
@@ -956,10 +962,9 @@ static emdb_err append_at(struct journal *j, uint8_t kind, uint8_t *whole, struc
 	if (err)
 		return err;
 	s = segment_reserved(j, lsn);
-	if (unlikely((lsn & j->mask) + len >
-		     atomic_load_explicit(&s->ready, memory_order_relaxed)) &&
-	    len <= READY_FRAME)
-		make_ready(j, s, (lsn & j->mask) + len);
+	if (unlikely(len > READY_FRAME ||
+		     (lsn & j->mask) + len > atomic_load_explicit(&s->ready, memory_order_relaxed)))
+		make_ready(j, s, (lsn & j->mask) + len, len);
 	if (whole)
 		rc = write_whole(j, s, kind, whole, (uint32_t)len, lsn);
 	else
