@@ -62,7 +62,7 @@ struct worker {
 	uint64_t bytes; /* moved, for phases that count bytes */
 	uint64_t start_ns, end_ns;
 	char *buf; /* CHUNK_SIZE */
-	bool warm; /* has run once already */
+	bool warm; /* as the phase wants it */
 };
 
 enum {
@@ -75,6 +75,7 @@ enum {
 	SETUP = 64,      /* not measured */
 	WARM = 128,      /* runs twice, only the second time is measured */
 	ASKED = 256,     /* only when -p names it */
+	KNOWN = 512,     /* names are looked up before: what ran elsewhere may have dropped them */
 };
 
 struct phase {
@@ -354,7 +355,7 @@ static const struct phase phases[] = {
 	{ "append", do_append, 0 },
 	{ "readdir", do_readdir, PER_DIR | NEEDS_COLD },
 	{ "readdir+stat", do_readdir_stat, PER_DIR | NEEDS_COLD },
-	{ "rename", do_rename, 0 },
+	{ "rename", do_rename, KNOWN },
 	{ "unlink", do_unlink, 0 },
 	{ "mkdir", do_mkdir, 0 },
 	{ "rmdir", do_rmdir, 0 },
@@ -431,12 +432,23 @@ static void work_once(struct worker *w)
 	}
 }
 
+static void warm_up(struct worker *w)
+{
+	uint32_t i;
+
+	if ((w->phase->flags & WARM) != 0)
+		work_once(w);
+	for (i = 0; i < w->count && (w->phase->flags & KNOWN) != 0; i++)
+		do_stat(w, i);
+	w->warm = true;
+}
+
 static void *work(void *arg)
 {
 	struct worker *w = arg;
 
-	if ((w->phase->flags & WARM) != 0 && !w->warm)
-		work_once(w);
+	if (!w->warm)
+		warm_up(w);
 	(void)pthread_barrier_wait(w->barrier);
 	w->start_ns = bench_now_ns();
 	work_once(w);
@@ -506,10 +518,8 @@ static void begin_mark(const struct phase *p, const struct target *t, struct wor
 {
 	uint32_t i;
 
-	for (i = 0; i < threads && (p->flags & WARM) != 0; i++) {
-		work_once(&workers[i]);
-		workers[i].warm = true;
-	}
+	for (i = 0; i < threads; i++)
+		warm_up(&workers[i]);
 	mark(p, t, 0, NULL);
 }
 
