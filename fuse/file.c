@@ -99,19 +99,21 @@ void op_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t size, off_
 	struct fs *fs = fs_of(req);
 	/* Pages written back later do not say whose they were; the write itself has killed. */
 	const bool kill = !fi->writepage && fs_kills_suid(req);
+	bool capable;
 	emdb_err err;
 
 	if (off < 0) {
 		(void)fuse_reply_err(req, EINVAL);
 		return;
 	}
+	capable = fs_has_capability(fs, ino);
 	err = emdb_node_write(fs->db, ino, (uint64_t)off, buf, size,
 			      kill ? EMDB_WRITE_KILL_SUID : 0);
 	if (err != EMDB_OK) {
 		fs_reply_err(req, err);
 		return;
 	}
-	if (!fs->opt.noxattr)
+	if (capable)
 		fs_kill_capability(fs, ino);
 	(void)fuse_reply_write(req, size);
 }

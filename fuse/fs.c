@@ -207,12 +207,16 @@ bool fs_kills_suid(fuse_req_t req)
 	return fuse_req_ctx(req)->uid != 0;
 }
 
-void fs_kill_capability(struct fs *fs, uint64_t id)
+bool fs_has_capability(struct fs *fs, uint64_t id)
 {
 	size_t len;
 
-	if (emdb_xattr_get(fs->db, id, FS_CAPABILITY, NULL, 0, &len) != EMDB_OK)
-		return;
+	return !fs->opt.noxattr &&
+	       emdb_xattr_get(fs->db, id, FS_CAPABILITY, NULL, 0, &len) == EMDB_OK;
+}
+
+void fs_kill_capability(struct fs *fs, uint64_t id)
+{
 	if (emdb_xattr_remove(fs->db, id, FS_CAPABILITY) != EMDB_OK)
 		log_warn("object %" PRIu64 " keeps its file capabilities", id);
 }
@@ -222,7 +226,8 @@ void fs_kill_privileges(fuse_req_t req, uint64_t id)
 	struct fs *fs = fs_of(req);
 	struct emdb_attr attr;
 
-	fs_kill_capability(fs, id);
+	if (fs_has_capability(fs, id))
+		fs_kill_capability(fs, id);
 	if (!fs_kills_suid(req) || emdb_node_getattr(fs->db, id, &attr) != EMDB_OK ||
 	    (attr.mode & (S_ISUID | S_ISGID)) == 0)
 		return;

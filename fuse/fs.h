@@ -168,7 +168,11 @@ void fs_reply_statx(fuse_req_t req, const struct emdb_attr *attr); /* node.c */
  * (FUSE_HANDLE_KILLPRIV_V2).  True: it is for this caller.
  */
 bool fs_kills_suid(fuse_req_t req);
-/* Removes file capabilities, if there are any: any change of content does. */
+/*
+ * File capabilities: any change of content removes them.  Ask before it, when what is known of the object
+ * is at hand: the kernel lets nobody set them meanwhile.
+ */
+bool fs_has_capability(struct fs *fs, uint64_t id);
 void fs_kill_capability(struct fs *fs, uint64_t id);
 /* Both, for changes that have no flag for it. */
 void fs_kill_privileges(fuse_req_t req, uint64_t id);

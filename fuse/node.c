@@ -269,6 +269,7 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
 	struct fs *fs = fs_of(req);
 	struct emdb_attr attr = { 0 };
 	unsigned int set;
+	bool capable;
 	emdb_err err;
 
 	(void)fi;
@@ -285,12 +286,13 @@ void op_setattr(fuse_req_t req, fuse_ino_t ino, struct stat *st, int to_set,
 			return;
 		}
 	}
+	capable = (to_set & content) != 0 && fs_has_capability(fs, ino);
 	err = emdb_node_setattr(fs->db, ino, &attr, set, &attr);
 	if (err != EMDB_OK) {
 		fs_reply_err(req, err);
 		return;
 	}
-	if ((to_set & content) != 0 && !fs->opt.noxattr)
+	if (capable)
 		fs_kill_capability(fs, ino);
 	fs_reply_attr(req, &attr);
 }
