@@ -95,6 +95,7 @@ SOURCES	= $(wildcard $(addsuffix /*.[ch],core fuse tools tools/bench tools/bench
 EXTRA_test_names := $(wildcard fuse/names.c)
 EXTRA_fuzz_names := $(wildcard fuse/names.c)
 EXTRA_test_acl := fuse/acl.c
+WRAP_test_nonce := -Wl,--wrap=seal,--wrap=getrandom
 EXTRA_fuzz_acl := fuse/acl.c
 # The handlers without what talks to the kernel.
 HANDLERS := $(filter-out fuse/main.c fuse/session.c fuse/daemon.c fuse/signals.c fuse/mounts.c fuse/paths.c \
