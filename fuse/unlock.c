@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "fuse/unlock.h"
 
-#include <sys/prctl.h>
 #include <sys/resource.h>
 
 #include "fuse/log.h"
@@ -14,13 +13,12 @@ bool unlock_wanted(const struct options *o)
 	       s->fd != -1;
 }
 
-/* Keys are in memory that is not dumped, but what they opened is anywhere. */
+/* secret_read() does the same by other means; this one shows in /proc, and nothing takes it back. */
 static void no_dumps(void)
 {
 	const struct rlimit none = { 0, 0 };
 
 	(void)setrlimit(RLIMIT_CORE, &none);
-	(void)prctl(PR_SET_DUMPABLE, 0L, 0L, 0L, 0L);
 }
 
 enum unlock_result unlock_read(struct unlock *u, const struct options *o, const char *path,

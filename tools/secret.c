@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/wait.h>
 #include <termios.h>
 #include <unistd.h>
@@ -322,6 +323,12 @@ static enum secret_result choose(const struct reader *r, const struct secret_sou
 	return result;
 }
 
+/* Secrets and keys are in memory that is not dumped, but what they open is anywhere. */
+static void no_dumps(void)
+{
+	(void)prctl(PR_SET_DUMPABLE, 0L, 0L, 0L, 0L);
+}
+
 enum secret_result secret_read(const struct secret_source *source, const struct secret_ask *ask,
 			       struct secret *ret, char error[static 256])
 {
@@ -330,6 +337,7 @@ enum secret_result secret_read(const struct secret_source *source, const struct 
 	enum secret_result result;
 
 	error[0] = '\0';
+	no_dumps();
 	if (!secret_alloc(&s))
 		return fail(&r, "out of memory that can be locked (see ulimit -l)");
 	result = choose(&r, source, ask);

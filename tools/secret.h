@@ -13,7 +13,9 @@
  * A passphrase is one line; what follows the first newline is not read as part of it.  A
  * raw key is a file of exactly 32 bytes, or of 64 hexadecimal digits and perhaps a newline.
  *
- * Secrets lie in locked memory that is not dumped (sodium_malloc) and are wiped when freed.
+ * Secrets lie in locked memory that is not dumped (sodium_malloc) and are wiped when freed.  From
+ * the first one on the process leaves no core dump at all and only root can look into it; programs that
+ * it runs can again.
  */
 #ifndef TOOLS_SECRET_H
 #define TOOLS_SECRET_H

@@ -1,11 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 """Encrypted stores from the command line and mounted: where secrets come from, and go."""
 
+import contextlib
+import ctypes
+import ctypes.util
 import glob
+import hashlib
 import json
 import os
 import pty
+import resource
 import select
+import signal
 import subprocess
 import time
 
@@ -340,22 +346,167 @@ def test_secrets_are_nowhere_to_be_seen(keys, served):
     assert leaks(keys.store, b"more that is secret", b"secret value", b"first passphrase") == []
 
 
+def maps(pid):
+    """(first, last, is it locked and not dumped?) of all memory of a process that can hold a secret."""
+    with open(f"/proc/{pid}/smaps") as f:
+        for line in f:
+            first = line.split()[0]
+            if "-" in first and not first.endswith(":"):
+                span, mode = line.split()[:2]
+            elif first == "VmFlags:" and "r" in mode and ("w" in mode or "p" in mode):
+                flags = line.split()[1:]
+                start, end = (int(x, 16) for x in span.split("-"))
+                if end < 1 << 47:
+                    yield start, end, "lo" in flags and "dd" in flags
+
+
+def where_in_memory(pid, word):
+    """{True, False}: is it in memory that is locked and not dumped; in other memory?"""
+    found = set()
+    with open(f"/proc/{pid}/mem", "rb", buffering=0) as mem:
+        for start, end, safe in maps(pid):
+            while start < end:
+                try:
+                    mem.seek(start)
+                    data = mem.read(min(end - start, 1 << 24))
+                except (OSError, ValueError, OverflowError):
+                    break
+                if word in data:
+                    found.add(safe)
+                start += max(len(data) - len(word), 4096)
+    return found
+
+
 def in_memory(pid, word):
-    with open(f"/proc/{pid}/maps") as maps, open(f"/proc/{pid}/mem", "rb") as mem:
-        for line in maps:
-            span, mode = line.split()[:2]
-            if not mode.startswith("rw"):
-                continue
-            start, end = (int(x, 16) for x in span.split("-"))
-            if end - start > 1 << 28:
-                continue
-            try:
-                mem.seek(start)
-                if word in mem.read(end - start):
-                    return True
-            except (OSError, ValueError):
-                continue
-    return False
+    return bool(where_in_memory(pid, word))
+
+
+def data_key(store, raw):
+    """The data key of a store that has a key slot for this raw key, by the words of core/keyslot.h."""
+    name = ctypes.util.find_library("sodium")
+    if name is None:
+        pytest.skip("no libsodium for Python")
+    sodium = ctypes.CDLL(name)
+    with open(f"{store}/superblock", "rb") as f:
+        data = f.read()
+    uuid, cipher = data[32:48], data[48:52]
+    for at in range(1024, 3072, 256):
+        head, nonce, sealed = data[at:at + 96], data[at + 96:at + 120], data[at + 120:at + 200]
+        if head[0] != 2:
+            continue
+        key = hashlib.blake2b(b"emdbslot" + head[:4] + head[32:64], key=raw, digest_size=32).digest()
+        ad = b"emdbslot" + uuid + cipher + head
+        out = ctypes.create_string_buffer(64)
+        if sodium.crypto_aead_xchacha20poly1305_ietf_decrypt(
+                out, None, None, sealed, ctypes.c_ulonglong(80), ad, ctypes.c_ulonglong(len(ad)), nonce, key) == 0:
+            return out.raw[:32]
+    raise AssertionError("no slot is opened by this key")
+
+
+def segment_keys(store, key):
+    """Sub-keys of the segments of a store, by the words of core/crypto.h."""
+    with open(f"{store}/superblock", "rb") as f:
+        uuid = f.read(48)[32:]
+    for path in glob.glob(f"{store}/journal/*.seg"):
+        with open(path, "rb") as f:
+            head = f.read(256)
+        yield hashlib.blake2b(b"emdbsegm" + uuid + head[32:40] + head[64:96], key=key, digest_size=32).digest()
+
+
+@pytest.mark.parametrize("cipher", ["aes-256-gcm", "chacha20-poly1305"])
+def test_keys_are_in_locked_memory_only(keys, make_mount, cipher):
+    """Neither the raw key, the data key nor a segment's key is where it can be swapped out or dumped."""
+    keys.store = str(keys.base / "other")
+    raw = os.urandom(32)
+    path = keys.file("raw", raw)
+    keys.run("init", "--encrypt", "--cipher", cipher, "--keyfile", path, keys.store)
+    m = make_mount(store=keys.store, options=[f"keyfile={path}"])
+    for i in range(200):
+        (m / f"f{i}").write_bytes(b"some text %d" % i)
+    assert (m / "f7").read_bytes() == b"some text 7"
+    pid = m.proc.pid
+    key = data_key(keys.store, raw)
+    # The same search finds what is there: the data key where it belongs.
+    assert where_in_memory(pid, key) == {True}
+    assert where_in_memory(pid, raw) == set()
+    of_segments = list(segment_keys(keys.store, key))
+    assert of_segments
+    found = [where_in_memory(pid, k) for k in of_segments]
+    assert {True} in found and all(False not in f for f in found)
+    # It is also what seals: the command that opens the store has the same key in the same kind of place.
+    m.stop()
+    with waiting(keys, "--keyfile", path) as proc:
+        assert where_in_memory(proc.pid, key) == {True}
+        assert False not in where_in_memory(proc.pid, raw)
+
+
+@contextlib.contextmanager
+def waiting(keys, *options, **kwargs):
+    """A command that has opened the store and waits for its input."""
+    with subprocess.Popen([keys.program, "put", *options, keys.store, "waits"], stdin=subprocess.PIPE,
+                          stdout=subprocess.DEVNULL, env=keys.env, start_new_session=True, **kwargs) as proc:
+        end = time.monotonic() + 60
+        while not os.path.exists(f"/proc/{proc.pid}/fd/0") or not opened(proc.pid, keys.store):
+            assert time.monotonic() < end and proc.poll() is None
+            time.sleep(0.02)
+        try:
+            yield proc
+        finally:
+            proc.kill()
+
+
+def opened(pid, store):
+    """Does the process sleep in a read of its input, with the journal open?"""
+    with open(f"/proc/{pid}/wchan") as f:
+        reads = "pipe_read" in f.read()
+    names = [os.readlink(fd) for fd in glob.glob(f"/proc/{pid}/fd/*") if os.path.islink(fd)]
+    return reads and any(name.startswith(f"{store}/journal/") for name in names)
+
+
+def dumps_core(proc):
+    """Kills it as a bug would; did the kernel dump it?"""
+    os.kill(proc.pid, signal.SIGABRT)
+    status = os.waitpid(proc.pid, 0)[1]
+    proc.returncode = os.waitstatus_to_exitcode(status)
+    assert proc.returncode == -signal.SIGABRT
+    return os.WCOREDUMP(status)
+
+
+def test_no_core_dump(keys, make_mount):
+    """Whatever the limit of core dumps says. A program without secrets is dumped with the same limit."""
+    def unlimited():
+        hard = resource.getrlimit(resource.RLIMIT_CORE)[1]
+        resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
+
+    how = {"preexec_fn": unlimited, "cwd": keys.base}
+    with subprocess.Popen(["sleep", "60"], **how) as proc:
+        time.sleep(0.1)
+        control = dumps_core(proc)
+    with waiting(keys, "--passfile", keys.pass1, **how) as proc:
+        # Whom nobody but root may look at is not dumpable, and none of its files in /proc is its user's.
+        assert not dumps_core(proc)
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    unlimited()
+    try:
+        m = make_mount(store=keys.store, options=[f"passfile={keys.pass1}"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
+    assert not dumps_core(m.proc)
+    m._forget()
+    m.kill9()
+    if not control:
+        pytest.skip("the kernel, or its limit, dumps nothing here")
+
+
+def test_a_command_is_not_in_ps(keys):
+    with waiting(keys, "--passfile", keys.pass1) as proc:
+        for where, data in memory_and_ps(proc.pid):
+            assert b"first passphrase" not in data, where
+        with open(f"/proc/{proc.pid}/status") as f:
+            locked = next(line for line in f if line.startswith("VmLck"))
+        assert int(locked.split()[1]) > 0
+        # What was typed stays until the command ends, where nothing gets it.
+        assert False not in where_in_memory(proc.pid, b"first passphrase")
 
 
 def test_key_file_and_remount(keys, make_mount):
