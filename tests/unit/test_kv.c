@@ -127,6 +127,145 @@ TEST(test_kv__expired_is_absent_to_every_call)
 	CHECK_OK(emdb_close(db));
 }
 
+static unsigned int walked(emdb_err err, emdb_iter *const *ret)
+{
+	struct emdb_entry e;
+	unsigned int n = 0;
+	emdb_iter *it;
+
+	CHECK_OK(err);
+	it = *ret;
+	while ((err = emdb_iter_next(it, &e)) == EMDB_OK) {
+		CHECK(e.key_len < 8 || memcmp((const char *)e.key + e.key_len - 4, "gone", 4) != 0);
+		n++;
+	}
+	CHECK_EQ(err, EMDB_ERR_NOT_FOUND);
+	emdb_iter_free(it);
+	return n;
+}
+
+static unsigned int streamed(emdb_err err, emdb_stream *const *ret)
+{
+	struct emdb_entry e;
+	unsigned int n = 0;
+	emdb_stream *stream;
+
+	CHECK_OK(err);
+	stream = *ret;
+	while ((err = emdb_stream_next(stream, -1, &e)) == EMDB_OK)
+		n++;
+	CHECK_EQ(err, EMDB_ERR_NOT_FOUND);
+	emdb_stream_free(stream);
+	return n;
+}
+
+static bool count_live(void *ctx, const void *key, size_t key_len, const struct emdb_attr *attr,
+		       uint64_t next)
+{
+	(void)key, (void)key_len, (void)attr, (void)next;
+	++*(unsigned int *)ctx;
+	return true;
+}
+
+static struct emdb_completion done(emdb_async *async, enum emdb_op_kind kind, const char *key)
+{
+	const struct emdb_op op = { .size = sizeof(op),
+				    .kind = kind,
+				    .flags = kind == EMDB_OP_REMOVE ? EMDB_OP_WANT_VALUE : 0,
+				    .ns = EMDB_ROOT,
+				    .key = key,
+				    .key_len = strlen(key),
+				    .expires_ms = EMDB_TTL_NEVER };
+	struct emdb_completion c;
+	size_t n;
+
+	CHECK_OK(emdb_async_submit(async, &op, NULL));
+	CHECK_OK(emdb_async_poll(async, &c, 1, -1, &n));
+	CHECK(n == 1 && !c.value);
+	return c;
+}
+
+/* 10 that live among 10 that do not, small and large, of which "g.0.live" and so on are a group. */
+static void half_expired(void)
+{
+	static char big[100000];
+	char key[32];
+
+	for (int i = 0; i < 20; i++) {
+		snprintf(key, sizeof(key), "g.%d.%s", i / 2, i % 2 ? "gone" : "live");
+		put(key, big, i % 3 ? 10 : sizeof(big), i % 2 ? 1 : 0);
+	}
+}
+
+/* The same to walks of all kinds, groups, queues, and what shows a store as files. */
+TEST(test_kv__expired_is_absent_to_every_walk)
+{
+	const struct emdb_options o = { .size = sizeof(o),
+					.flags = EMDB_OPEN_ORDERED,
+					.sweep_interval_ms = -1,
+					.compact_percent = -1 };
+	const struct emdb_range back = { .size = sizeof(back),
+					 .flags = EMDB_RANGE_REVERSE | EMDB_ITER_VALUES };
+	const struct emdb_item removal = { .key = "g.0.gone", .key_len = 8, .remove = true };
+	struct emdb_completion c;
+	struct emdb_attr a;
+	unsigned int n = 0;
+	emdb_stream *stream;
+	emdb_async *async;
+	uint64_t count;
+	emdb_focus *f;
+	emdb_iter *it;
+	emdb_txn *t;
+	size_t len;
+	bool flag;
+	void *p;
+
+	CHECK_OK(emdb_open_memory(&o, &db));
+	half_expired();
+	CHECK_OK(emdb_count(db, EMDB_ROOT, &count));
+	CHECK_UEQ(count, 10);
+	CHECK_UEQ(walked(emdb_range_new(db, EMDB_ROOT, NULL, &it), &it), 10);
+	CHECK_UEQ(walked(emdb_range_new(db, EMDB_ROOT, &back, &it), &it), 10);
+	CHECK_UEQ(walked(emdb_iter_new(db, EMDB_ROOT, EMDB_ITER_VALUES, &it), &it), 10);
+	CHECK_UEQ(walked(emdb_group_iter(db, EMDB_ROOT, "g", 1, 0, &it), &it), 10);
+	CHECK_OK(emdb_txn_begin(db, NULL, &t));
+	CHECK_UEQ(walked(emdb_txn_iter(t, EMDB_ROOT, EMDB_ITER_VALUES, &it), &it), 10);
+	CHECK_OK(emdb_txn_contains(t, EMDB_ROOT, "g.0.gone", 8, &flag));
+	CHECK(!flag);
+	emdb_txn_abort(t);
+	CHECK_OK(emdb_focus_new(db, EMDB_ROOT, "g.0", 3, &f));
+	CHECK_EQ(emdb_focus_get(f, "gone", 4, &p, &len), EMDB_ERR_NOT_FOUND);
+	CHECK_EQ(emdb_focus_remove(f, "gone", 4, NULL, NULL), EMDB_ERR_NOT_FOUND);
+	CHECK_OK(emdb_focus_contains(f, "gone", 4, &flag));
+	CHECK(!flag);
+	CHECK_UEQ(walked(emdb_focus_iter(f, EMDB_ITER_VALUES, &it), &it), 1);
+	emdb_focus_free(f);
+	CHECK_OK(emdb_node_readdir(db, EMDB_ROOT, 0, 0, count_live, &n));
+	CHECK_UEQ(n, 10);
+	CHECK_EQ(emdb_node_rename(db, EMDB_ROOT, "g.0.gone", 8, EMDB_ROOT, "x", 1, 0),
+		 EMDB_ERR_NOT_FOUND);
+	CHECK_EQ(emdb_node_unlink(db, EMDB_ROOT, "g.0.gone", 8, NULL), EMDB_ERR_NOT_FOUND);
+	CHECK_EQ(emdb_node_rmdir(db, EMDB_ROOT, "g.0.gone", 8, NULL), EMDB_ERR_NOT_FOUND);
+	CHECK_OK(emdb_put_many(db, EMDB_ROOT, &removal, 1));
+	CHECK_OK(emdb_async_new(db, NULL, &async));
+	CHECK_EQ(done(async, EMDB_OP_GET, "g.1.gone").err, EMDB_ERR_NOT_FOUND);
+	CHECK_EQ(done(async, EMDB_OP_REMOVE, "g.1.gone").err, EMDB_ERR_NOT_FOUND);
+	CHECK_EQ(done(async, EMDB_OP_TTL_GET, "g.1.gone").err, EMDB_ERR_NOT_FOUND);
+	CHECK_EQ(done(async, EMDB_OP_TTL_SET, "g.1.gone").err, EMDB_ERR_NOT_FOUND);
+	c = done(async, EMDB_OP_CONTAINS, "g.1.gone");
+	CHECK(!c.err && c.number == 0);
+	c = done(async, EMDB_OP_COUNT, "");
+	CHECK(!c.err && c.number == 10);
+	CHECK_UEQ(streamed(emdb_stream_iter(async, EMDB_ROOT, 0, NULL, &stream), &stream), 10);
+	CHECK_UEQ(streamed(emdb_stream_range(async, EMDB_ROOT, &back, NULL, &stream), &stream), 10);
+	emdb_async_free(async);
+	/* Only what lives is counted as removed. */
+	CHECK_OK(emdb_group_delete(db, EMDB_ROOT, "g", 1, &count));
+	CHECK_UEQ(count, 10);
+	CHECK_EQ(emdb_node_lookup(db, EMDB_ROOT, "g.2.gone", 8, &a), EMDB_ERR_NOT_FOUND);
+	CHECK_OK(emdb_close(db));
+}
+
 /* A lifetime that ends between a look and the change must not be prolonged: the change looks itself. */
 TEST(test_kv__persist_does_not_revive)
 {
