@@ -81,7 +81,7 @@ LIBS	:= $(BIN)/libemdb.a $(BIN)/libemdb.so.$(SOVERSION)
 TESTS	?= $(basename $(notdir $(wildcard tests/unit/test_*.c)))
 CRASH	:= $(patsubst %.c,$(O)/%,$(wildcard tests/crash/crash_*.c))
 # What has threads: the others only take time under ThreadSanitizer.
-TSAN_TESTS ?= $(filter-out test_names test_acl test_ttl test_extent test_format% test_golden test_error test_store test_index_ord test_view test_kv test_group test_appdir test_provoked,$(TESTS))
+TSAN_TESTS ?= $(filter-out test_names test_acl test_ttl test_extent test_format% test_golden test_error test_store test_index_ord test_view test_kv test_group test_appdir test_provoked test_process,$(TESTS))
 # Waits for most of its time; test_race expires under it.
 TSAN_TESTS := $(filter-out test_expire,$(TSAN_TESTS))
 # One thread at work, and much that waits for the disk.

@@ -489,6 +489,7 @@ static void db_free(emdb_db *db)
 	base_free((void *)(uintptr_t)db->zeros);
 	vault_unref(db->vault);
 	if (db->io) {
+		io_funlock(db->lockfd);
 		(void)io_close(db->io, db->lockfd);
 		(void)io_close(db->io, db->dirfd);
 		emdb_io_free(db->io);

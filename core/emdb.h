@@ -16,8 +16,10 @@
  * Threads.  Every function may be called from any thread at any time, except
  * where its comment says otherwise.  emdb_close() must be the last call.
  *
- * Fork.  A child of fork(2) must not use a store its parent opened.  All
- * descriptors are close-on-exec.
+ * Fork.  A child of fork(2) must not use a store its parent opened, nor close
+ * it.  It disturbs nobody; but should the parent die without closing the store,
+ * the child keeps its lock until it ends or calls exec(3).  All descriptors are
+ * close-on-exec.
  *
  * Results.  Functions return an emdb_err; results go to the last pointers,
  * which are left untouched on failure.  Nothing here prints or exits.

@@ -831,3 +831,9 @@ void io_event_close(int fd)
 	if (fd >= 0)
 		(void)close(fd);
 }
+
+void io_funlock(int fd)
+{
+	if (fd >= 0)
+		(void)flock(fd, LOCK_UN);
+}

@@ -264,6 +264,12 @@ static inline EMDB_MUST_CHECK int io_flock(struct emdb_io *io, int fd, bool excl
 	return io->ops->flock(io, fd, exclusive, nonblock);
 }
 
+/*
+ * Gives back the lock of a file, which closing it does not while a forked child has the descriptor
+ * too.  fd may be -1.  Both backends lock files of the kernel.
+ */
+void io_funlock(int fd);
+
 /* Makes dst share all of src's blocks (reflink). -EOPNOTSUPP or -EXDEV where it cannot. */
 static inline EMDB_MUST_CHECK int io_clone(struct emdb_io *io, int src_fd, int dst_fd)
 {
