@@ -85,7 +85,7 @@ TSAN_TESTS ?= $(filter-out test_names test_acl test_ttl test_extent test_format%
 # Waits for most of its time; test_race expires under it.
 TSAN_TESTS := $(filter-out test_expire,$(TSAN_TESTS))
 # One thread at work, and much that waits for the disk.
-TSAN_TESTS := $(filter-out test_bus test_keys test_crypto test_convert test_tamper test_nonce,$(TSAN_TESTS))
+TSAN_TESTS := $(filter-out test_bus test_keys test_repair_keys test_crypto test_convert test_tamper test_nonce,$(TSAN_TESTS))
 UNIT	:= $(TESTS:%=$(O)/tests/unit/%)
 FUZZERS := $(patsubst %.c,$(O)/%,$(wildcard tests/fuzz/fuzz_*.c))
 BENCHES := $(patsubst tools/bench/%.c,$(BIN)/bench/%,$(wildcard tools/bench/*.c))

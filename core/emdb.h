@@ -1010,7 +1010,9 @@ struct emdb_repair_report {
 /*
  * The store at path must not be open.  What it does:
  *  - a superblock that is damaged comes from STORE/superblock.bak, a snapshot or the backup, or is made
- *    from the segments (not possible when the store is encrypted: NOT_STORE);
+ *    from the segments.  Not when the store is encrypted, for its key slots are there and nowhere else: then it is
+ *    NOT_STORE, nothing is changed, and detail says what helps.  No superblock is taken that what is in
+ *    the segments does not fit, so that an encrypted store never becomes a plain one;
  *  - a manifest that is damaged is made from the segments that are there;
  *  - entries whose value is damaged are removed, for good: older versions do not come back;
  *  - what is damaged in large values stays an error to read, the rest of them is there;
@@ -1024,7 +1026,8 @@ struct emdb_repair_report {
  * (what it left at target is then removed first).
  * Snapshots share damaged segments: found is told which of them.
  * opts may be NULL; ret_report too.  Errors: NO_STORE, NOT_STORE, LOCKED, READ_ONLY (a backup or snapshot: use
- * target), EXISTS (target), VERSION, NO_SPACE, IO, PERM, NOMEM, INVAL.
+ * target), EXISTS (target), VERSION, NO_SPACE, IO, PERM, NOMEM, INVAL; KEY_REQUIRED, WRONG_KEY,
+ * NOT_ENCRYPTED, before anything is changed.
  */
 EMDB_API EMDB_CHECKED emdb_err emdb_repair(const char *path, const struct emdb_repair_options *opts,
 					   struct emdb_repair_report *ret_report);

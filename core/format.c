@@ -558,6 +558,15 @@ static bool seg_tags_ok(uint64_t off, uint32_t count)
 	       count <= (UINT64_C(1) << FMT_SEG_SHIFT_MAX) / FMT_BATCH_PREFIX;
 }
 
+bool fmt_seg_tags(const uint8_t p[FMT_SEG_HEADER], struct seg_header *ret)
+{
+	if (!seg_tags_ok(get_u64(p + 96), get_u32(p + 104)))
+		return false;
+	ret->tags_off = get_u64(p + 96);
+	ret->tags = get_u32(p + 104);
+	return true;
+}
+
 bool fmt_seg_decode(const uint8_t *p, size_t n, struct seg_header *ret)
 {
 	if (n < FMT_SEG_HEADER || memcmp(p, seg_magic, 8) != 0 ||

@@ -444,6 +444,8 @@ struct seg_header {
 };
 void fmt_seg_encode(const struct seg_header *h, uint8_t buf[FMT_SEG_HEADER]);
 bool fmt_seg_decode(const uint8_t *p, size_t n, struct seg_header *ret);
+/* Only where the tags are, of a header that does not check out. False: it cannot be there. */
+bool fmt_seg_tags(const uint8_t p[FMT_SEG_HEADER], struct seg_header *ret);
 
 #define MANIFEST_SEALED 1u
 #define MANIFEST_CLEAN  1u

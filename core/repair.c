@@ -278,6 +278,7 @@ static emdb_err repair_here(struct repair *r)
 
 static void repair_release(struct repair *r)
 {
+	vault_unref(r->vault);
 	manifest_release(&r->m);
 	buf_release(&r->bad);
 	buf_release(&r->heads);

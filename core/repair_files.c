@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* The files of a damaged store: finding out, keeping, replacing. */
+/* The files of a damaged store but for its superblock: finding out, keeping, replacing. */
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
@@ -27,7 +27,7 @@ bool repair_has_id(const struct buf *ids, uint64_t id)
 
 /* ---- Segments as files -------------------------------------------------------- */
 
-static struct segment_env env_of(const struct repair *r, int dirfd)
+struct segment_env repair_env(const struct repair *r, int dirfd)
 {
 	struct segment_env env = { .io = r->io,
 				   .dirfd = dirfd,
@@ -38,8 +38,7 @@ static struct segment_env env_of(const struct repair *r, int dirfd)
 	return env;
 }
 
-/* NOT_FOUND, IO; CORRUPT: no header. */
-static emdb_err read_head(struct emdb_io *io, int dirfd, uint64_t id, struct seg_header *ret)
+emdb_err repair_head(struct emdb_io *io, int dirfd, uint64_t id, struct seg_header *ret)
 {
 	char name[SEGMENT_NAME_SIZE];
 	uint8_t b[FMT_SEG_HEADER];
@@ -81,8 +80,7 @@ static int by_id(const void *a, const void *b)
 	return x < y ? -1 : x > y;
 }
 
-/* The segment files that are there, ascending. */
-static emdb_err list_segments(struct repair *r, struct buf *ret)
+emdb_err repair_segments(struct repair *r, struct buf *ret)
 {
 	struct listing l = { .ids = BUF_INIT };
 	int rc = 0;
@@ -99,129 +97,12 @@ static emdb_err list_segments(struct repair *r, struct buf *ret)
 	return EMDB_OK;
 }
 
-static uint64_t id_at(const struct buf *ids, size_t i)
+uint64_t repair_id_at(const struct buf *ids, size_t i)
 {
 	uint64_t id;
 
 	memcpy(&id, ids->data + i * sizeof(id), sizeof(id));
 	return id;
-}
-
-/* ---- The superblock ------------------------------------------------------------- */
-
-struct supers {
-	struct repair *r;
-	int fd;
-	bool found;
-};
-
-/* io_list callback: a snapshot's superblock is the store's, but for its clock. */
-static int super_of_snapshot(void *arg, const char *name)
-{
-	struct supers *const s = arg;
-	int fd;
-
-	if (name[0] == '.' || storedir_open(s->r->io, s->fd, name, &fd))
-		return 0;
-	s->found = storedir_super_read(s->r->io, fd, &s->r->sb) == EMDB_OK;
-	(void)io_close(s->r->io, fd);
-	return s->found ? 1 : 0;
-}
-
-static bool super_elsewhere(struct repair *r)
-{
-	struct supers s = { .r = r };
-
-	if (storedir_super_read_as(r->io, r->dir, STOREDIR_SUPER_BAK, &r->sb) == EMDB_OK)
-		return true;
-	if (r->backup != -1 && storedir_super_read(r->io, r->backup, &r->sb) == EMDB_OK)
-		s.found = true;
-	if (!s.found && storedir_open(r->io, r->dir, STOREDIR_SNAPSHOTS, &s.fd) == EMDB_OK) {
-		if (io_list(r->io, s.fd, super_of_snapshot, &s) < 0)
-			s.found = false;
-		(void)io_close(r->io, s.fd);
-	}
-	r->sb.frozen_ms = 0;
-	r->sb.snap_number = 0;
-	return s.found;
-}
-
-/* Do the CRCs in this segment begin with its salt?  New stores' do. */
-static bool is_seeded(struct repair *r, uint64_t id)
-{
-	struct segment_env env = env_of(r, r->journal);
-	enum frame_status st = FRAME_END;
-	struct segment *s = NULL;
-	const char *why = NULL;
-	struct frame f;
-	uint64_t off;
-
-	env.crc_seeded = false;
-	if (segment_open(&env, id, false, true, &s, &why))
-		return true;
-	if (segment_scan(s, FMT_SEG_HEADER, min_u64(s->size, segment_bytes(s)), false, &st, &f,
-			 &off))
-		st = FRAME_END;
-	segment_unref(s);
-	return st != FRAME_OK;
-}
-
-/*
- * From the headers of the segments. The seed of the hashes is gone, so checkpoints are of no use
- * any more; the journal needs none.
- */
-static emdb_err super_from_segments(struct repair *r)
-{
-	struct buf ids = BUF_INIT;
-	emdb_err err = list_segments(r, &ids);
-	bool found = false;
-
-	for (size_t i = 0; !err && !found && i < ids.len / sizeof(uint64_t); i++) {
-		struct seg_header h;
-
-		if (read_head(r->io, r->journal, id_at(&ids, i), &h))
-			continue;
-		found = true;
-		memset(&r->sb, 0, sizeof(r->sb));
-		r->sb.version = FMT_VERSION;
-		r->sb.segment_shift = h.segment_shift;
-		memcpy(r->sb.uuid, h.uuid, sizeof(r->sb.uuid));
-		r->sb.created_ns = h.created_ns;
-		r->sb.incompat = is_seeded(r, id_at(&ids, i)) ? FMT_INCOMPAT_SEEDED : 0;
-		r->sb.uid = geteuid();
-		r->sb.gid = getegid();
-		err = err_of_io(io_random(r->io, r->sb.hash_seed, sizeof(r->sb.hash_seed)));
-	}
-	buf_release(&ids);
-	if (!err && !found)
-		err = EMDB_ERR_NOT_STORE;
-	r->super_rebuilt = !err;
-	return err;
-}
-
-emdb_err repair_find_super(struct repair *r)
-{
-	emdb_err err = storedir_super_read(r->io, r->dir, &r->sb);
-
-	struct superblock bak;
-
-	/* A newer version is not damage, unless the copy says that it is none. */
-	if (err == EMDB_ERR_VERSION &&
-	    storedir_super_read_as(r->io, r->dir, STOREDIR_SUPER_BAK, &bak) == EMDB_OK)
-		err = EMDB_ERR_CORRUPT;
-	if (!err || err == EMDB_ERR_VERSION || err == EMDB_ERR_NOMEM || err == EMDB_ERR_PERM)
-		return err;
-	r->super_bad = true;
-	repair_tell(r, EMDB_DAMAGE_FILE, STOREDIR_SUPER ": %s",
-		    err == EMDB_ERR_NOT_FOUND ? "the file is missing" : emdb_strerror(err));
-	if (super_elsewhere(r))
-		return EMDB_OK;
-	err = super_from_segments(r);
-	if (err == EMDB_ERR_NOT_STORE)
-		repair_tell(r, EMDB_DAMAGE_FILE,
-			    "%s: no superblock, no copy of one, and no segment to make one from",
-			    r->path);
-	return err;
 }
 
 /* ---- The manifest ------------------------------------------------------------------ */
@@ -233,7 +114,7 @@ emdb_err repair_find_super(struct repair *r)
 static emdb_err measure(struct repair *r, uint64_t id, uint64_t *ret_len, bool *ret_frames,
 			bool *ret_whole)
 {
-	const struct segment_env env = env_of(r, r->journal);
+	const struct segment_env env = repair_env(r, r->journal);
 	struct segment *s = NULL;
 	const char *why = NULL;
 	uint64_t off = FMT_SEG_HEADER, end, last = FMT_SEG_HEADER;
@@ -348,13 +229,13 @@ static emdb_err manifest_images(struct repair *r)
 static emdb_err manifest_from_segments(struct repair *r)
 {
 	struct buf ids = BUF_INIT;
-	emdb_err err = list_segments(r, &ids);
+	emdb_err err = repair_segments(r, &ids);
 	size_t open_from = 0;
 
 	memcpy(r->m.head.uuid, r->sb.uuid, sizeof(r->sb.uuid));
 	r->m.head.next_segment = 1;
 	for (size_t i = 0; !err && i < ids.len / sizeof(uint64_t); i++) {
-		const uint64_t id = id_at(&ids, i);
+		const uint64_t id = repair_id_at(&ids, i);
 		uint64_t len = 0;
 		bool frames = false, whole = false;
 
@@ -395,6 +276,9 @@ emdb_err repair_find_manifest(struct repair *r)
 
 	if (!err && memcmp(r->m.head.uuid, r->sb.uuid, sizeof(r->sb.uuid)) != 0)
 		err = EMDB_ERR_CORRUPT;
+	/* Changed by somebody without the key: segments could have been left out of it. */
+	if (!err)
+		err = manifest_mac_check(&r->m, r->vault);
 	/* A seed of our own: no image knows its hashes. */
 	if (!err && r->super_rebuilt)
 		r->m.head.ckpt = r->m.head.ckpt_prev = 0;
@@ -413,7 +297,7 @@ emdb_err repair_find_heads(struct repair *r)
 	for (uint32_t i = 0; i < r->m.head.nsegs; i++) {
 		const uint64_t id = r->m.segs[i].id;
 		struct seg_header h;
-		const emdb_err err = read_head(r->io, r->journal, id, &h);
+		const emdb_err err = repair_head(r->io, r->journal, id, &h);
 
 		if (err != EMDB_ERR_CORRUPT && err != EMDB_ERR_IO)
 			continue;
@@ -642,7 +526,7 @@ static emdb_err keep_all(struct keeping *k)
 	if (!err)
 		err = k->err;
 	for (size_t i = 0; !err && i < r->bad.len / sizeof(uint64_t); i++) {
-		const uint64_t id = id_at(&r->bad, i);
+		const uint64_t id = repair_id_at(&r->bad, i);
 		const struct manifest_seg *const row = manifest_find(&r->m, id);
 		char name[SEGMENT_NAME_SIZE];
 
@@ -698,14 +582,16 @@ emdb_err repair_keep(struct repair *r)
 static emdb_err new_head(struct repair *r, uint64_t id)
 {
 	struct seg_header h = { .id = id, .segment_shift = r->sb.segment_shift };
-	const struct segment_env env = env_of(r, r->journal);
+	struct segment_env env = repair_env(r, r->journal);
 	struct segment *s = NULL;
 	uint8_t b[FMT_SEG_HEADER];
 	char name[SEGMENT_NAME_SIZE];
 	const char *why = NULL;
-	emdb_err err = segment_open(&env, id, false, true, &s, &why);
+	emdb_err err;
 	int rc;
 
+	env.vault = r->vault;
+	err = segment_open(&env, id, false, true, &s, &why);
 	if (err == EMDB_ERR_DAMAGED)
 		return EMDB_OK; /* nothing to be done: it will be listed no more */
 	if (err)
@@ -716,6 +602,10 @@ static emdb_err new_head(struct repair *r, uint64_t id)
 	memcpy(h.salt, s->salt, sizeof(h.salt));
 	if (env.crc_seeded && fmt_crc_seed(h.salt) != s->crc_seed)
 		crc32c_forge(s->crc_seed, h.salt, sizeof(h.salt));
+	if (s->tags.table) {
+		h.tags_off = (uint64_t)(s->tags.table - s->map);
+		h.tags = s->tags.count;
+	}
 	segment_unref(s);
 	fmt_seg_encode(&h, b);
 	segment_name(id, name);
@@ -741,7 +631,7 @@ emdb_err repair_put_back(struct repair *r)
 			 : storedir_open(r->io, r->dir, STOREDIR_JOURNAL, &r->journal);
 	}
 	for (size_t i = 0; !err && i < r->heads.len / sizeof(uint64_t); i++)
-		err = new_head(r, id_at(&r->heads, i));
+		err = new_head(r, repair_id_at(&r->heads, i));
 	return err;
 }
 
@@ -750,7 +640,7 @@ emdb_err repair_put_back(struct repair *r)
 /* Every frame of the segment in dirfd, up to len, is good. */
 static bool is_good(struct repair *r, int dirfd, uint64_t id, uint64_t len)
 {
-	struct segment_env env = env_of(r, dirfd);
+	struct segment_env env = repair_env(r, dirfd);
 	struct segment *s = NULL;
 	const char *why = NULL;
 	uint64_t off = FMT_SEG_HEADER;
@@ -783,10 +673,10 @@ static bool is_same_segment(struct repair *r, uint64_t id)
 {
 	struct seg_header a, b;
 
-	if (read_head(r->io, r->backup_journal, id, &b) ||
+	if (repair_head(r->io, r->backup_journal, id, &b) ||
 	    memcmp(b.uuid, r->sb.uuid, sizeof(b.uuid)) != 0)
 		return false;
-	if (r->journal == -1 || read_head(r->io, r->journal, id, &a))
+	if (r->journal == -1 || repair_head(r->io, r->journal, id, &a))
 		return true;
 	return memcmp(&a.salt, &b.salt, sizeof(a.salt)) == 0;
 }
@@ -796,7 +686,7 @@ emdb_err repair_from_backup(struct repair *r)
 	emdb_err err = EMDB_OK;
 
 	for (size_t i = 0; !err && i < r->bad.len / sizeof(uint64_t); i++) {
-		const uint64_t id = id_at(&r->bad, i);
+		const uint64_t id = repair_id_at(&r->bad, i);
 		const struct manifest_seg *const row = manifest_find(&r->m, id);
 		char name[SEGMENT_NAME_SIZE];
 		int rc;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * repair_i: the inside of emdb_repair(), for repair.c (the order of things), repair_files.c (files: what
- * can be known of a store without its superblock or manifest, keeping the old, bringing the new) and
+ * repair_i: the inside of emdb_repair(), for repair.c (the order of things), repair_super.c
+ * (the superblock), repair_files.c (other files: what can be known of a store without its manifest, keeping
+ * the old, bringing the new) and
  * repair_fix.c (records: what is lost is said so in the journal).
  */
 #ifndef EMDB_REPAIR_I_H
@@ -20,6 +21,7 @@ struct repair {
 	int dir, lock, journal; /* -1: not open */
 	int backup, backup_journal;
 	struct superblock sb;
+	struct vault *vault; /* of sb; NULL: it is plain */
 	struct manifest m;
 	bool super_bad, super_rebuilt, manifest_bad;
 	struct buf bad;   /* ids (u64) of listed segments that do not check out, ascending */
@@ -30,10 +32,22 @@ struct repair {
 /* Tells o->found and o->detail of something that is no place in the journal. */
 void repair_tell(struct repair *r, enum emdb_damage damage, const char *fmt, ...) EMDB_PRINTF(3, 4);
 
+/* ---- repair_super.c ---- */
+
+/*
+ * Fills in sb and vault, from whatever holds them still. NOT_STORE: nothing does. Also KEY_REQUIRED,
+ * WRONG_KEY, NOT_ENCRYPTED.
+ */
+emdb_err repair_find_super(struct repair *r);
+
 /* ---- repair_files.c ---- */
 
-/* Fills in sb, from whatever holds it still. NOT_STORE: nothing does. */
-emdb_err repair_find_super(struct repair *r);
+struct segment_env repair_env(const struct repair *r, int dirfd);
+/* NOT_FOUND, IO; CORRUPT: no header. */
+emdb_err repair_head(struct emdb_io *io, int dirfd, uint64_t id, struct seg_header *ret);
+/* The numbers (u64) of the segment files that are there, ascending; released by the caller. */
+emdb_err repair_segments(struct repair *r, struct buf *ret);
+uint64_t repair_id_at(const struct buf *ids, size_t i);
 /* Fills in m, from the file or from the segments. */
 emdb_err repair_find_manifest(struct repair *r);
 /* Fills in heads. */

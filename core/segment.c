@@ -221,7 +221,9 @@ static int header_check(const struct segment_env *env, struct segment *s, const 
 		s->headless = true;
 		if (!salvage)
 			*ret_why = "the segment header does not check out";
-		/* What is damaged may be something else than the salt. */
+		/* What is damaged may be something else than the salt, or the place of the tags. */
+		if (n == FMT_SEG_HEADER && env->vault)
+			(void)fmt_seg_tags(buf, ret_tags);
 		return n == FMT_SEG_HEADER ? take_salt(env, s, buf + FMT_SEG_SALT) : 0;
 	}
 	if (memcmp(h.uuid, env->uuid, sizeof(h.uuid)) != 0)
@@ -238,10 +240,14 @@ static int header_check(const struct segment_env *env, struct segment *s, const 
 }
 
 /* The mapping must reach to the end of the table; NULL or what is wrong. */
-static const char *find_tags(struct segment *s, const struct seg_header *h, uint64_t size)
+static const char *find_tags(struct segment *s, struct seg_header *h, uint64_t size)
 {
 	const uint64_t end = h->tags_off + (uint64_t)h->tags * FMT_TAG_ROW;
 
+	if (end > size && s->headless) { /* so that was no place of any */
+		h->tags_off = 0;
+		return NULL;
+	}
 	if (end > size)
 		return "the table of tags is cut short";
 	s->map_len = (size_t)max_u64(s->map_len, end);
