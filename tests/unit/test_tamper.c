@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Somebody who has the disk and not the key changes a closed encrypted store, and makes the CRCs
- * right again: whatever it is, it is told, and no changed bytes are handed out.
+ * right again: whatever it is, it is told, and no changed bytes are handed out. With EMDB_LONG=1 every bit
+ * is tried, else some, and how many is printed.
  */
 #include "core/crypto.h"
 #include "core/format.h"
@@ -14,6 +15,20 @@
 #else
 #define STEP 41
 #endif
+
+/* From one bit that is changed to the next. */
+static uint32_t step_of_bits(uint32_t step)
+{
+	return long_run() ? 1 : step;
+}
+
+/* Nothing here is about disks. */
+static const char *tamper_dir(void)
+{
+	if (long_run() && access("/dev/shm", W_OK) == 0)
+		CHECK_EQ(setenv("TMPDIR", "/dev/shm", 0), 0);
+	return test_dir();
+}
 
 #define FRAMES_MAX 64
 
@@ -90,7 +105,7 @@ static void victim_new(struct victim *v, bool converted)
 		{ .key = "b2", .key_len = 2, .value = "b2 one", .value_len = 6 },
 		{ .key = "b3", .key_len = 2, .value = "b3 one", .value_len = 6 }
 	};
-	const char *const dir = test_dir();
+	const char *const dir = tamper_dir();
 	emdb_db *db;
 
 	snprintf(v->path, sizeof(v->path), "%s", dir);
@@ -119,17 +134,20 @@ static void each_found(void *ctx, const struct emdb_detail *detail)
 		snprintf(text, 512, "%s", detail->text);
 }
 
-/* Every value that is handed out is one that was put, for that key, and not the old one. */
-static void check_served(const char *path)
+#define SERVED_ALL 6u /* k3 was removed */
+
+/* Every value that is handed out is one that was put, for that key; how many were. */
+static unsigned int check_served(const char *path)
 {
 	static const char *const keys[] = { "k1", "k2", "k3", "k4", "b1", "b2", "b3" };
+	unsigned int served = 0;
 	const struct emdb_options o = { .size = sizeof(o),
 					.flags = EMDB_OPEN_READ_ONLY | EMDB_OPEN_SALVAGE,
 					.secret = &secret };
 	emdb_db *db;
 
 	if (emdb_open(path, &o, &db))
-		return;
+		return 0;
 	for (size_t i = 0; i < ARRAY_SIZE(keys); i++) {
 		char want[8];
 		void *value;
@@ -141,9 +159,11 @@ static void check_served(const char *path)
 		/* What was lost can uncover what it had replaced; salvage says that it was. */
 		if (len != 6 || (memcmp(value, want, 6) != 0 && memcmp(value, "k1 old", 6) != 0))
 			FAIL("%s is %.*s", keys[i], (int)len, (char *)value);
+		served++;
 		emdb_free(value);
 	}
 	CHECK_OK(emdb_close(db));
+	return served;
 }
 
 /* The store must not pass. without: the checkpoint is not there, so that all is replayed. */
@@ -167,7 +187,7 @@ static void check_told_at(struct victim *v, const char *what, const char *want_t
 		CHECK_OK(emdb_close(db)); /* by its checkpoint: then the record is not read */
 	else if (err != EMDB_ERR_DAMAGED && err != EMDB_ERR_CORRUPT)
 		FAIL("line %d: %s: open says %s", line, what, emdb_err_name(err));
-	check_served(v->path);
+	(void)check_served(v->path);
 }
 
 #define check_told(v, what, text) check_told_at(v, what, text, __LINE__)
@@ -191,14 +211,15 @@ static uint8_t *copy(const struct victim *v)
 
 static void each_frame_bit(struct victim *v, bool fix)
 {
+	const uint32_t step = step_of_bits(STEP);
 	uint64_t rnd = test_seed();
 	size_t n = 0;
 
 	for (size_t i = 0; i < v->count; i++) {
 		const uint32_t off = v->frames[i].off, len = v->frames[i].len;
 
-		for (uint32_t bit = 1 + (uint32_t)(test_rand(&rnd) % STEP); bit < len * 8;
-		     bit += STEP, n++) {
+		for (uint32_t bit = (uint32_t)(test_rand(&rnd) % step); bit < len * 8;
+		     bit += step, n++) {
 			uint8_t *const p = copy(v);
 			char what[64];
 
@@ -214,7 +235,7 @@ static void each_frame_bit(struct victim *v, bool fix)
 			free(p);
 		}
 	}
-	printf("%zu bits\n", n);
+	printf("%zu bits of %zu frames%s\n", n, v->count, fix ? ", CRC made right" : "");
 	CHECK(n > 10);
 }
 
@@ -386,7 +407,7 @@ TEST(test_tamper__manifest)
 	CHECK_UEQ(h.nsegs, 1);
 	p = malloc(n + 100);
 	/* What is not generation, next segment or checkpoint. */
-	for (size_t bit = 16 * 8; bit < (n - 4) * 8; bit += 3) {
+	for (size_t bit = 16 * 8; bit < (n - 4) * 8; bit += step_of_bits(3)) {
 		const size_t at = bit / 8;
 
 		if ((at >= 32 && at < 40) || (at >= 48 && at < 56) || (at >= 64 && at < 96))
@@ -398,6 +419,7 @@ TEST(test_tamper__manifest)
 		check_told(&v, "manifest", NULL);
 		bits++;
 	}
+	printf("%zu bits of the manifest, CRC made right\n", bits);
 	CHECK(bits > 100);
 	/* One frame more is a gap; a segment is shorter; there is none. */
 	fmt_manifest_seg(m, 0, &row);
@@ -458,12 +480,12 @@ TEST(test_tamper__checkpoint)
 	CHECK_OK(emdb_close(db));
 	for (size_t at = 0, len; at < n; at += len) {
 		len = get_u32(m + at + 4);
-		for (size_t k = 4; k < len; k += 5, tried++) {
+		for (size_t bit = 34; bit < len * 8; bit += step_of_bits(40), tried++) {
 			uint8_t *const p = malloc(n);
 			struct buf got;
 
 			memcpy(p, m, n);
-			p[at + k] ^= 4;
+			p[at + bit / 8] ^= (uint8_t)(1u << bit % 8);
 			put_u32(p + at, crc32c(0, p + at + 4, len - 4));
 			spit(c.path, p, n);
 			CHECK_OK(emdb_open(v.path, &ro, &db));
@@ -474,10 +496,139 @@ TEST(test_tamper__checkpoint)
 			free(p);
 		}
 	}
+	printf("%zu bits of the checkpoint, CRC made right\n", tried);
 	CHECK(tried > 30);
 	buf_release(&want);
 	free(m);
 	free(v.p);
+}
+
+/* ---- Every bit of every file --------------------------------------------------- */
+
+#define ERRORS_MAX 16
+
+/* A file, and what its changed bits led to. */
+struct tally {
+	char path[PATH_MAX + 300];
+	uint8_t *p;
+	size_t n, bits, unused;
+	struct {
+		emdb_err err;
+		size_t n;
+	} told[ERRORS_MAX];
+};
+
+struct tallies {
+	struct tally of[8];
+	size_t n;
+};
+
+static void tally_file(void *ctx, const char *path, uint8_t *p, size_t n)
+{
+	struct tallies *const t = ctx;
+	struct tally *f;
+
+	if (n == 0) /* the lock */
+		return;
+	CHECK(t->n < ARRAY_SIZE(t->of));
+	f = &t->of[t->n++];
+	*f = (struct tally){ .n = n, .p = malloc(n) };
+	snprintf(f->path, sizeof(f->path), "%s", path);
+	memcpy(f->p, p, n);
+}
+
+/* What the store says of itself now; EMDB_OK: nothing. */
+static emdb_err told_by(const char *path)
+{
+	const struct emdb_options ro = { .size = sizeof(ro),
+					 .flags = EMDB_OPEN_READ_ONLY,
+					 .secret = &secret };
+	struct emdb_check_report report;
+	char text[512] = "";
+	emdb_err err, checked;
+	emdb_db *db;
+
+	checked = emdb_check_secret(path, &secret, each_found, text, &report);
+	err = emdb_open(path, &ro, &db);
+	if (err == EMDB_OK)
+		CHECK_OK(emdb_close(db));
+	return checked ? checked : err;
+}
+
+static void tally_add(struct tally *f, emdb_err err)
+{
+	size_t i = 0;
+
+	while (i < ERRORS_MAX - 1 && f->told[i].n && f->told[i].err != err)
+		i++;
+	f->told[i].err = err;
+	f->told[i].n++;
+	f->bits++;
+}
+
+/* What nothing is read from as long as the rest is good, and opening for writing makes anew. */
+static bool is_spare(const char *path)
+{
+	return strstr(path, "/checkpoint-") || strstr(path, "superblock.bak");
+}
+
+static void each_bit(struct victim *v, struct tally *f, uint64_t *rnd)
+{
+	const size_t step = step_of_bits((uint32_t)f->n);
+
+	for (size_t bit = test_rand(rnd) % step; bit < f->n * 8; bit += step) {
+		unsigned int served;
+		emdb_err err;
+
+		f->p[bit / 8] ^= (uint8_t)(1u << bit % 8);
+		spit(f->path, f->p, f->n);
+		err = told_by(v->path);
+		served = check_served(v->path);
+		if (!err && (!is_spare(f->path) || served != SERVED_ALL))
+			FAIL("%s bit %zu: nothing is said, %u values", f->path, bit, served);
+		f->unused += !err;
+		tally_add(f, err);
+		f->p[bit / 8] ^= (uint8_t)(1u << bit % 8);
+	}
+	spit(f->path, f->p, f->n);
+}
+
+static void tally_print(const struct tally *f, const char *dir)
+{
+	printf("%s: %zu of %zu bits:", f->path + strlen(dir) + 1, f->bits, f->n * 8);
+	for (size_t i = 0; i < ERRORS_MAX && f->told[i].n; i++)
+		printf(" %s %zu", f->told[i].err ? emdb_err_name(f->told[i].err) : "(no effect)",
+		       f->told[i].n);
+	printf("\n");
+}
+
+TEST(test_tamper__every_bit_of_every_file)
+{
+	uint64_t rnd = test_seed();
+
+	for (int converted = 0; converted < 2; converted++) {
+		struct tallies t = { .n = 0 };
+		struct victim v;
+
+		victim_new(&v, converted);
+		each_file(v.path, tally_file, &t);
+		CHECK(t.n >= 4);
+		CHECK_OK(told_by(v.path));
+		CHECK_UEQ(check_served(v.path), SERVED_ALL);
+		for (size_t i = 0; i < t.n; i++) {
+			/* Superblocks are what they were in the first round. */
+			if (converted && strstr(t.of[i].path, "superblock")) {
+				free(t.of[i].p);
+				continue;
+			}
+			each_bit(&v, &t.of[i], &rnd);
+			CHECK(t.of[i].bits > 0);
+			tally_print(&t.of[i], v.path);
+			free(t.of[i].p);
+		}
+		CHECK_OK(told_by(v.path));
+		free(v.p);
+	}
 }
 
 TEST(test_tamper__another_key_is_told_before_anything_is_read)
