@@ -161,11 +161,13 @@ void rwlock_init(struct rwlock *l, enum lock_rank rank)
 	must(pthread_rwlockattr_setkind_np(&attr, PTHREAD_RWLOCK_PREFER_WRITER_NONRECURSIVE_NP));
 	must(pthread_rwlock_init(&l->rw, &attr));
 	must(pthread_rwlockattr_destroy(&attr));
+	must(pthread_mutex_init(&l->writers, NULL));
 }
 
 void rwlock_destroy(struct rwlock *l)
 {
 	must(pthread_rwlock_destroy(&l->rw));
+	must(pthread_mutex_destroy(&l->writers));
 }
 
 EMDB_NO_TSA void rwlock_rdlock(struct rwlock *l)
@@ -195,16 +197,23 @@ EMDB_NO_TSA void rwlock_rdunlock(struct rwlock *l)
 EMDB_NO_TSA void rwlock_wrlock(struct rwlock *l)
 {
 	ORDER_CHECK(l, false);
+	must(pthread_mutex_lock(&l->writers));
 	must(pthread_rwlock_wrlock(&l->rw));
 	ORDER_PUSH(l);
 }
 
 EMDB_NO_TSA bool rwlock_trywrlock(struct rwlock *l)
 {
-	const int err = pthread_rwlock_trywrlock(&l->rw);
+	int err = pthread_mutex_trylock(&l->writers);
 
 	if (err == EBUSY)
 		return false;
+	must(err);
+	err = pthread_rwlock_trywrlock(&l->rw);
+	if (err == EBUSY) {
+		must(pthread_mutex_unlock(&l->writers));
+		return false;
+	}
 	must(err);
 	ORDER_PUSH(l);
 	return true;
@@ -214,6 +223,7 @@ EMDB_NO_TSA void rwlock_wrunlock(struct rwlock *l)
 {
 	ORDER_POP(l);
 	must(pthread_rwlock_unlock(&l->rw));
+	must(pthread_mutex_unlock(&l->writers));
 }
 
 /* ---- Condition variable ---- */

@@ -11,8 +11,8 @@
  * Errors. Locking does not fail: a misuse that pthread reports (deadlock, not owner) aborts.
  * Initialisation takes no memory on Linux and does not fail either.
  *
- * Not recursive, shared side of the rwlock included: it prefers writers, so a thread that holds it
- * shared and asks again can wait for ever behind a writer.
+ * Not recursive, shared side of the rwlock included: readers let a waiting writer in first, so a
+ * thread that holds it shared and asks again can wait for ever behind one.
  */
 #ifndef EMDB_SYNC_H
 #define EMDB_SYNC_H
@@ -89,10 +89,16 @@ void mutex_unlock(struct mutex *m) EMDB_RELEASE(m);
  */
 void mutex_lock_nested(struct mutex *m) EMDB_ACQUIRE(m);
 
-/* ---- Reader-writer lock, prefers writers ---- */
+/* ---- Reader-writer lock ---- */
 
+/*
+ * Phases take turns.  Readers that come while a writer waits let it in first; and as writers queue
+ * up before the lock, one at a time being known to it, all readers that wait come in when it leaves.
+ * So neither side can keep the other out, however many come.
+ */
 struct EMDB_CAPABILITY("rwlock") rwlock {
 	pthread_rwlock_t rw;
+	pthread_mutex_t writers; /* held by the writer that has or awaits rw */
 #ifdef EMDB_DEBUG
 	enum lock_rank rank; /* immutable after init */
 #endif
