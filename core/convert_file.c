@@ -235,33 +235,6 @@ static emdb_err head_key(struct vault *v, uint64_t number, const uint8_t *salt,
 	return *ret ? EMDB_OK : seal_key_new(v, SEAL_CHECKPOINT, number, salt, ret);
 }
 
-/* Opens the block p of len bytes in place; *ret: how long its payload is. */
-static emdb_err block_open(struct ckpt_job *c, uint8_t *p, struct ckpt_block *b)
-{
-	size_t clear = CKPT_BLOCK_HEADER;
-	struct ckpt_head h;
-	emdb_err err;
-
-	if (!c->w->from)
-		return EMDB_OK;
-	if (b->n < CRYPTO_TAG)
-		return EMDB_ERR_CORRUPT;
-	b->n -= CRYPTO_TAG;
-	if (b->kind == CKPT_HEAD) {
-		clear += b->n;
-		if (!fmt_ckpt_head_get(b, &h) || !h.sealed)
-			return EMDB_ERR_CORRUPT;
-		err = head_key(c->w->from, c->number, h.salt, &c->from);
-		if (err)
-			return err;
-	}
-	if (!c->from ||
-	    !seal_open(c->from, b->index, p + 4, clear - 4, p + clear,
-		       CKPT_BLOCK_HEADER + b->n - clear, p + CKPT_BLOCK_HEADER + b->n, p + clear))
-		return EMDB_ERR_CORRUPT;
-	return EMDB_OK;
-}
-
 /* First and last say what changes with the others. */
 static emdb_err block_change(struct ckpt_job *c, uint8_t *p, struct ckpt_block *b)
 {
@@ -298,7 +271,7 @@ static emdb_err block_turn(struct ckpt_job *c, uint8_t *p, uint32_t len)
 
 	if (!fmt_ckpt_open(p, len, &b))
 		return EMDB_ERR_CORRUPT;
-	err = block_open(c, p, &b);
+	err = checkpoint_open_block(c->w->from, c->number, p, &b, &c->from);
 	if (!err)
 		err = block_change(c, p, &b);
 	n = CKPT_BLOCK_HEADER + (uint32_t)b.n;
