@@ -22,7 +22,7 @@ pytestmark = pytest.mark.emdb
 
 KILLS = int(os.environ.get("KILLS") or (1000 if os.environ.get("EMDB_LONG") else 25))
 WORKERS = 4
-NAMES = 40
+NAMES = 20
 PAGE = 4096
 # So many kills lie between two ends in peace.
 ORDERLY = 20
