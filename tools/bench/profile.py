@@ -38,6 +38,8 @@ FUNCTIONS = 8  # of each side of a row
 PARTS = [(part, re.compile(pattern)) for part, pattern in (
     ("page faults", r"exc_page_fault$|asm_exc_page_fault$"),
     ("write to the journal", r"(__x64_sys_|ksys_|do_)p?write(v|64|v64)$|__x64_sys_pwrite"),
+    ("pages made ready", r"__x64_sys_(fadvise64|madvise)$"),
+    ("dead segments", r"__x64_sys_(unlinkat|munmap|ftruncate)$|__fput$"),
     ("sync", r"__x64_sys_(fdatasync|fsync|syncfs)$"),
     ("waiting for the answer", r"request_wait_answer$"),
     ("locks", r"__x64_sys_futex$"),
