@@ -282,11 +282,17 @@ bench-profile: $(LIBFUSE_TRY)
 	$(Q)EMDB_BIN=$(abspath $(BIN)) tools/bench/profile.py -o tools/bench/profile.md $(PROFILE_ARGS)
 bench-engine: $(BIN)/bench/engine
 	$(Q)$< $(ENGINE_ARGS) $(or $(BENCH_DIR),$(BIN))
-.PHONY: bench-peers
+.PHONY: bench-peers bench-peers-run bench-peers-publish
 # Beside LMDB, RocksDB (packages liblmdb-dev, librocksdb-dev) and stores in Rust (cargo).
 PEERS_ARGS ?= $(if $(filter --quick,$(BENCH_ARGS)),-n 200000 -r 1)
-bench-peers: $(BIN)/bench/peers
+# In two steps, because this file looks at the machine before the packages are there.
+bench-peers:
+	$(Q).ci/deps deps-bench || echo "bench-peers: without the packages that are missing"
+	$(SUB) bench-peers-run
+bench-peers-run: $(BIN)/bench/peers
 	$(Q)EMDB_BIN=$(abspath $(BIN)) tools/bench/peers.py $(PEERS_ARGS) $(BENCH_DIR)
+bench-peers-publish:
+	$(Q)tools/bench/peers.py --publish $(BIN)/bench
 
 bench-space: all $(BIN)/bench/space
 	$(Q)EMDB_BIN=$(abspath $(BIN)) tools/bench/space.sh $(BENCH_ARGS)
