@@ -25,8 +25,16 @@ struct ls_todo {
 	char *prefix; /* escaped path with '/' behind, "" at the root */
 };
 
+/* Which entries; names as paths of one part, none: no bound. */
+struct ls_range {
+	struct path from, to, prefix;
+	bool reverse;
+	uint64_t limit; /* 0: all */
+};
+
 struct ls {
 	struct cli *cli;
+	struct ls_range range;
 	const char *text; /* the path as the user wrote it */
 	struct store *store;
 	bool is_long, exact, escaped, recursive, unsorted;
@@ -83,6 +91,37 @@ static bool add_item(struct ls *ls, const void *name, size_t len, const struct e
 	return true;
 }
 
+static int compare_names(const char *a, size_t an, const char *b, size_t bn)
+{
+	const int order = memcmp(a, b, an < bn ? an : bn);
+
+	return order ? order : (an > bn) - (an < bn);
+}
+
+/* Bounds are meant in the direction of the list, as in emdb_range_new(3). */
+static bool in_range(const struct ls_range *r, const char *name, size_t len)
+{
+	const int sign = r->reverse ? -1 : 1;
+	const struct path_name *p;
+
+	if (r->prefix.count) {
+		p = &r->prefix.names[0];
+		if (len < p->n || memcmp(name, p->p, p->n) != 0)
+			return false;
+	}
+	if (r->from.count) {
+		p = &r->from.names[0];
+		if (sign * compare_names(name, len, p->p, p->n) < 0)
+			return false;
+	}
+	if (r->to.count) {
+		p = &r->to.names[0];
+		if (sign * compare_names(name, len, p->p, p->n) >= 0)
+			return false;
+	}
+	return true;
+}
+
 static bool on_entry(void *ctx, const void *key, size_t key_len, const struct emdb_attr *attr,
 		     uint64_t next_pos)
 {
@@ -92,7 +131,8 @@ static bool on_entry(void *ctx, const void *key, size_t key_len, const struct em
 		ls->more = true;
 		return false;
 	}
-	if (!add_item(ls, key, key_len, attr)) {
+	/* What is damaged may be any name. */
+	if ((!attr || in_range(&ls->range, key, key_len)) && !add_item(ls, key, key_len, attr)) {
 		ls->nomem = true;
 		return false;
 	}
@@ -112,9 +152,8 @@ static void clear_items(struct ls *ls)
 static int compare_items(const void *a, const void *b)
 {
 	const struct ls_item *const x = a, *const y = b;
-	const int order = memcmp(x->name, y->name, x->len < y->len ? x->len : y->len);
 
-	return order ? order : (x->len > y->len) - (x->len < y->len);
+	return compare_names(x->name, x->len, y->name, y->len);
 }
 
 /* The escaped path of an item below prefix; free with free().  NULL: out of memory. */
@@ -283,12 +322,13 @@ static bool print_item(const struct ls *ls, const char *prefix, const struct ls_
 
 static int print_items(struct ls *ls, const char *prefix)
 {
+	const uint64_t limit = ls->range.limit;
 	size_t i;
 
 	if (!ls->unsorted && ls->count)
 		qsort(ls->items, ls->count, sizeof(*ls->items), compare_items);
-	for (i = 0; i < ls->count; i++)
-		if (!print_item(ls, prefix, &ls->items[i]))
+	for (i = 0; i < ls->count && (!limit || i < limit); i++)
+		if (!print_item(ls, prefix, &ls->items[ls->range.reverse ? ls->count - 1 - i : i]))
 			return cli_fail_err(ls->cli, EMDB_ERR_NOMEM, *prefix ? prefix : "/");
 	/* Backwards, so that the first is taken first. */
 	for (i = ls->count; ls->recursive && i-- > 0;) {
@@ -382,12 +422,61 @@ static void ls_release(struct ls *ls)
 	while (ls->todo_count)
 		free(ls->todo[--ls->todo_count].prefix);
 	free(ls->todo);
+	path_release(&ls->range.from);
+	path_release(&ls->range.to);
+	path_release(&ls->range.prefix);
+}
+
+#define OPT_FROM    OPT_LONG_ONLY
+#define OPT_TO      (OPT_LONG_ONLY + 1)
+#define OPT_PREFIX  (OPT_LONG_ONLY + 2)
+#define OPT_REVERSE (OPT_LONG_ONLY + 3)
+#define OPT_LIMIT   (OPT_LONG_ONLY + 4)
+
+/* An option's value as a name; a path with a slash is none. */
+static int range_name(struct cli *cli, const struct cli_args *args, int key, struct path *ret)
+{
+	const char *const text = args_value(args, key);
+	int code;
+
+	if (!text)
+		return CLI_OK;
+	code = cli_path(cli, args, text, ret);
+	if (!code && ret->count != 1)
+		code = cli_fail(cli, CLI_USAGE, "%s: not one name", text);
+	return code;
+}
+
+static int range_of(struct cli *cli, const struct cli_args *args, struct ls_range *r)
+{
+	const char *const limit = args_value(args, OPT_LIMIT);
+	int code = range_name(cli, args, OPT_FROM, &r->from);
+	char *end = NULL;
+
+	if (!code)
+		code = range_name(cli, args, OPT_TO, &r->to);
+	if (!code)
+		code = range_name(cli, args, OPT_PREFIX, &r->prefix);
+	if (code)
+		return code;
+	r->reverse = args_has(args, OPT_REVERSE);
+	if (limit)
+		r->limit = strtoull(limit, &end, 10);
+	if (limit && (*limit < '1' || *limit > '9' || *end))
+		return cli_fail(cli, CLI_USAGE, "--limit %s: not a number from 1 on", limit);
+	if ((args_has(args, 'R') || args_has(args, 'U')) &&
+	    (r->from.count || r->to.count || r->prefix.count || r->reverse || r->limit))
+		return cli_fail(cli, CLI_USAGE,
+				"a range is one of one namespace, sorted: not with %s",
+				args_has(args, 'R') ? "-R" : "-U");
+	return CLI_OK;
 }
 
 static int run_ls(struct cli *cli, const struct cli_args *args)
 {
 	struct ls ls = {
 		.cli = cli,
+		.range = { .from = PATH_INIT, .to = PATH_INIT, .prefix = PATH_INIT },
 		.text = args->argc > 1 ? args->argv[1] : "/",
 		.is_long = args_has(args, 'l'),
 		.exact = args_has(args, 'H'),
@@ -399,9 +488,11 @@ static int run_ls(struct cli *cli, const struct cli_args *args)
 	int code;
 
 	cli->json = args_has(args, 'j');
-	code = cli_path(cli, args, ls.text, &path);
+	code = range_of(cli, args, &ls.range);
+	if (!code)
+		code = cli_path(cli, args, ls.text, &path);
 	if (code)
-		return code;
+		goto out;
 	code = cli_open_read(cli, args, args->argv[0], &ls.store);
 	if (!code) {
 		code = ls_open(&ls, &path);
@@ -409,6 +500,7 @@ static int run_ls(struct cli *cli, const struct cli_args *args)
 			code = cli_fail(cli, CLI_FAILED, "some entries are damaged");
 		code = cli_close(cli, args->argv[0], ls.store, code);
 	}
+out:
 	ls_release(&ls);
 	path_release(&path);
 	return code;
@@ -421,6 +513,12 @@ static const struct cli_opt ls_opts[] = {
 	{ 'R', "recursive", NULL, "what is in nested namespaces too; whole paths, as with -x" },
 	{ 'U', "unsorted", NULL, "do not sort: bounded memory for a namespace of any size" },
 	{ 'x', "escaped", NULL, "%HH in PATH and in what is printed stands for a byte" },
+	{ OPT_FROM, "from", "NAME", "begin with this name, or the next" },
+	{ OPT_TO, "to", "NAME", "end before this name" },
+	{ OPT_PREFIX, "prefix", "NAME", "only names that begin like this" },
+	{ OPT_REVERSE, "reverse", NULL,
+	  "from the last to the first; --from is then the higher one" },
+	{ OPT_LIMIT, "limit", "N", "at most N entries" },
 	OPT_SALVAGE_ENTRY,
 	{ 0, NULL, NULL, NULL },
 };

@@ -147,6 +147,8 @@ static const struct stat_line stat_lines[] = {
 	LINE(dead_bytes, "  of it dead", UNIT_BYTES),
 	LINE(preallocated_bytes, "preallocated", UNIT_BYTES),
 	LINE(index_bytes, "index in memory", UNIT_BYTES),
+	LINE(views, "open iterators and transactions", UNIT_COUNT),
+	LINE(view_bytes, "  memory kept for them", UNIT_BYTES),
 	LINE(tail_lsn, "tail LSN", UNIT_COUNT),
 	LINE(durable_lsn, "durable LSN", UNIT_COUNT),
 	LINE(checkpoint_lsn, "checkpoint LSN", UNIT_COUNT),

@@ -339,7 +339,9 @@ bool ctl_get_entry(struct ctl_cursor *c, struct ctl_entry *ret)
 	X(scrub_lost_entries) \
 	X(fs_total_bytes)     \
 	X(fs_free_bytes)      \
-	X(fs_avail_bytes)
+	X(fs_avail_bytes)     \
+	X(views)              \
+	X(view_bytes)
 #define STATS_FLAGS(X)    \
 	X(scrub_complete) \
 	X(io_uring)       \

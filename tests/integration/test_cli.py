@@ -250,6 +250,27 @@ def test_ls_forms(cli):
     assert re.fullmatch(r"@\d+\.\d{3}", exact[0][2]) and exact[1][2] == "-"
 
 
+def test_ls_ranges(cli):
+    names = ["a", "b", "ba", "bb", "c", "d/x", "é"]
+    for name in names:
+        cli("put", "-p", name, "v")
+    def ls(*args):
+        return cli("ls", *args).decode().split()
+    assert ls() == ["a", "b", "ba", "bb", "c", "d/", "é"]
+    assert ls("--from", "b") == ["b", "ba", "bb", "c", "d/", "é"]
+    assert ls("--from", "b", "--to", "c") == ["b", "ba", "bb"]
+    assert ls("--from=aa", "--limit", "2") == ["b", "ba"]
+    assert ls("--prefix", "b") == ["b", "ba", "bb"]
+    assert ls("--prefix", "b", "--reverse", "--limit=2") == ["bb", "ba"]
+    assert ls("--reverse", "--from", "c", "--to", "ba") == ["c", "bb"]
+    assert ls("-x", "--from", "%62a", "--to", "%c3") == ["ba", "bb", "c", "d/"]
+    assert ls("--prefix", "zz") == []
+    assert [e["key"] for e in cli.json("ls", "-j", "--prefix", "b")] == ["b", "ba", "bb"]
+    for bad in (["--limit", "0"], ["--limit", "2x"], ["--limit", "-1"], ["--from", "a/b"],
+                ["-R", "--prefix", "b"], ["-U", "--reverse"]):
+        cli("ls", *bad, code=USAGE)
+
+
 def test_ls_json(cli):
     cli("put", "--ttl", "1h", "users/alice", "abc", "-p")
     users, alice = cli.json("ls", "-R")
@@ -646,7 +667,7 @@ def test_help_tells_the_truth(emdb, command):
             if option in ("-h", "--help"):
                 continue
             values = {"--segment-size": "1M", "--rate": "1M", "--min-dead": "50",
-                      "--cipher": "chacha20-poly1305"}
+                      "--cipher": "chacha20-poly1305", "--limit": "5"}
             given = [option, values.get(name, "1h")] if value else [option]
             words = {"ttl": ["set", cli.store, "a", "1h"], "init": [cli.store], "lock": [cli.store],
                      "stat": [cli.store], "check": [cli.store], "repair": [cli.store], "ls": [cli.store],

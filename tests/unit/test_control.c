@@ -222,6 +222,8 @@ TEST(test_control__stats)
 	memset(&stats, 0, sizeof(stats));
 	stats.records = 1;
 	stats.fs_avail_bytes = UINT64_MAX;
+	stats.views = 3;
+	stats.view_bytes = 4711;
 	stats.checkpoint_lsn = 77;
 	stats.damaged = stats.io_uring = true;
 	for (size_t i = 0; i < EMDB_GROUP_BUCKETS; i++)
@@ -236,6 +238,8 @@ TEST(test_control__stats)
 	CHECK(ctl_get_stats(&all, &back));
 	CHECK_UEQ(back.records, 1);
 	CHECK_UEQ(back.fs_avail_bytes, UINT64_MAX);
+	CHECK_UEQ(back.views, 3);
+	CHECK_UEQ(back.view_bytes, 4711);
 	CHECK_UEQ(back.checkpoint_lsn, 77);
 	CHECK(back.damaged && back.io_uring && !back.failed);
 	for (size_t i = 0; i < EMDB_GROUP_BUCKETS; i++)
