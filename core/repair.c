@@ -349,6 +349,20 @@ static emdb_err copy_to(struct repair *r, const char *target, int to)
 	return err;
 }
 
+/* Is there a superblock, and a key for it?  Else nothing is copied.  What is found will be told of the copy. */
+static emdb_err may_copy(struct repair *r)
+{
+	const struct emdb_repair_options *const o = r->o;
+	struct emdb_repair_options quiet = *o;
+	emdb_err err;
+
+	quiet.found = NULL;
+	r->o = &quiet;
+	err = repair_find_super(r);
+	r->o = o;
+	return err;
+}
+
 /* A copy of the store is made, which is then repaired in place. */
 static emdb_err repair_elsewhere(const char *path, const struct emdb_repair_options *o,
 				 struct emdb_repair_report *ret)
@@ -362,6 +376,8 @@ static emdb_err repair_elsewhere(const char *path, const struct emdb_repair_opti
 	err = open_dirs(&r);
 	if (!err)
 		err = is_store(&r);
+	if (!err)
+		err = may_copy(&r);
 	rc = err ? 0 : io_mkdirat(r.io, AT_FDCWD, o->target, 0700);
 	if (!err && (rc == 0 || rc == -EEXIST))
 		rc = io_openat(r.io, AT_FDCWD, o->target, O_RDONLY | O_DIRECTORY, 0, &to);

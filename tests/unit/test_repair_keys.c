@@ -198,6 +198,24 @@ TEST(test_repair_keys__an_entry_is_lost)
 	}
 }
 
+TEST(test_repair_keys__to_another_place)
+{
+	char target[PATH_MAX + 16];
+	struct emdb_repair_options o = { .size = sizeof(o), .target = target };
+
+	spoil(new_store(false), 30);
+	snprintf(target, sizeof(target), "%s/target", test_dir());
+	/* The place is still free afterwards, for who comes back with the key. */
+	CHECK_EQ(emdb_repair(path, &o, &report), EMDB_ERR_KEY_REQUIRED);
+	CHECK_EQ(access(target, F_OK), -1);
+	o.secret = &secret;
+	CHECK_OK(emdb_repair(path, &o, &report));
+	CHECK_UEQ(report.lost_entries, 1);
+	CHECK_EQ(check_it(), EMDB_ERR_CORRUPT);
+	memcpy(path, target, sizeof(target));
+	expect_rest(NULL);
+}
+
 /* Somebody without the key changed a record and made its CRC right. */
 TEST(test_repair_keys__a_forged_record_is_lost)
 {
