@@ -169,7 +169,8 @@ static inline emdb_err check_store(struct told *t)
 	struct emdb_check_report report;
 	emdb_err err;
 
-	memset(t, 0, sizeof(*t));
+	memset(t->count, 0, sizeof(t->count));
+	t->all[0] = '\0';
 	err = emdb_check(path, on_found, t, &report);
 	if (getenv("VERBOSE"))
 		printf("check %s:\n%s", emdb_err_name(err), t->all);

@@ -9,6 +9,7 @@
  */
 #include "tests/unit/damage_help.h"
 
+#include <malloc.h>
 #include <sys/mman.h>
 
 #ifdef EMDB_DEBUG
@@ -26,6 +27,9 @@ static bool quiet;
 /* What is damaged is read at once, so nothing is to be learnt from a disk. */
 __attribute__((constructor)) static void use_memory(void)
 {
+	/* Nor from memory that goes back to the kernel and comes again, for every mutation. */
+	(void)mallopt(M_TRIM_THRESHOLD, 64 << 20);
+	(void)mallopt(M_MMAP_THRESHOLD, 32 << 20);
 	if (!getenv("TMPDIR") && access("/dev/shm", W_OK) == 0)
 		(void)setenv("TMPDIR", "/dev/shm", 1);
 }
@@ -158,7 +162,8 @@ static void batch(emdb_db *db, const char *ns)
 
 /* ---- Stores ---------------------------------------------------------------------- */
 
-enum sample { CLEAN, KILLED, NO_CHECKPOINT, SAMPLES };
+/* SNAPSHOT: a snapshot is damaged, files that it shares with its store too. */
+enum sample { CLEAN, KILLED, NO_CHECKPOINT, SNAPSHOT, SAMPLES };
 
 struct file {
 	char name[64];
@@ -224,6 +229,28 @@ static void write_file(const struct file *f)
 	close(fd);
 }
 
+/* The same, over a file that holds `was`, of the same size: only what differs is written. */
+static void overwrite_file(const struct file *f, const struct file *was)
+{
+	size_t from = 0, to = f->used;
+	char name[PATH_MAX + 80];
+	int fd;
+
+	if (f->size != was->size || f->used != was->used) {
+		write_file(f);
+		return;
+	}
+	while (from < to && f->data[from] == was->data[from])
+		from++;
+	while (to > from && f->data[to - 1] == was->data[to - 1])
+		to--;
+	file_path(name, sizeof(name), f->name);
+	fd = open(name, O_WRONLY);
+	CHECK(fd >= 0);
+	CHECK_EQ(pwrite(fd, f->data + from, to - from, (off_t)from), to - from);
+	close(fd);
+}
+
 static void forget_sample(void)
 {
 	for (unsigned int i = 0; i < nfiles; i++)
@@ -275,8 +302,13 @@ static void make_sample(enum sample s)
 
 	fill(db, s != NO_CHECKPOINT);
 	late_at = SIZE_MAX;
-	if (s == CLEAN) {
+	late_file = UINT_MAX;
+	if (s == SNAPSHOT)
+		CHECK_OK(emdb_snapshot_create(db, "s", NULL));
+	if (s == CLEAN || s == SNAPSHOT) {
 		CHECK_OK(emdb_close(db));
+		if (s == SNAPSHOT)
+			snprintf(path + strlen(path), sizeof(path) - strlen(path), "/snapshots/s");
 		read_files("");
 		read_files("journal");
 		return;
@@ -395,11 +427,19 @@ static void put_mutation(const struct mutation *m, const struct file *f)
 	char name[PATH_MAX + 80];
 
 	if (m->kind != MISSING) {
-		write_file(f);
+		overwrite_file(f, &files[m->file]);
 		return;
 	}
 	file_path(name, sizeof(name), f->name);
 	CHECK_OK(unlink(name));
+}
+
+static void take_back(const struct mutation *m, const struct file *f)
+{
+	if (m->kind == MISSING)
+		write_file(&files[m->file]);
+	else
+		overwrite_file(&files[m->file], f);
 }
 
 /* ---- Verdicts ---------------------------------------------------------------------- */
@@ -523,6 +563,8 @@ static void one_open(const struct mutation *m, enum emdb_verify verify, struct t
 			FAIL("refused without a reason: %s", emdb_err_name(err));
 		}
 		t->refused++;
+		if (getenv("VERBOSE"))
+			printf("%s: %s\n", emdb_err_name(err), detail.text);
 		return;
 	}
 	good = all_good(db, is_torn_tail(m), &damaged);
@@ -654,6 +696,14 @@ static uint64_t number(const char *name, uint64_t otherwise)
 	return text ? strtoull(text, NULL, 0) : otherwise;
 }
 
+/* make check-long; the Makefile may export an empty one otherwise. */
+static bool long_run(void)
+{
+	const char *const env = getenv("EMDB_LONG");
+
+	return env && *env && strcmp(env, "0") != 0;
+}
+
 static void print_tally(const char *what, const struct tally *t)
 {
 	printf("%s: %" PRIu64 " mutations: refused at open %" PRIu64 ", error when read %" PRIu64
@@ -680,9 +730,10 @@ static void run_random(enum sample s, uint64_t count, uint64_t seed, uint64_t re
 			continue;
 		put_mutation(&m, &f);
 		one_open(&m, verify, t);
-		if (repairs && i % repairs == 0)
+		/* A snapshot is not repaired, its store is. */
+		if (repairs && i % repairs == 0 && s != SNAPSHOT)
 			one_repair(&m, &f, t);
-		write_file(&files[m.file]);
+		take_back(&m, &f);
 	}
 	free(f.data);
 	forget_sample();
@@ -690,7 +741,7 @@ static void run_random(enum sample s, uint64_t count, uint64_t seed, uint64_t re
 
 static void random_damage(enum sample s, const char *what)
 {
-	const bool is_long = getenv("EMDB_LONG") != NULL;
+	const bool is_long = long_run();
 	const uint64_t seed = test_seed();
 	const uint64_t count = number("MUTATIONS", is_long ? 1000000 / SLOWER : 2000 / SLOWER);
 	struct tally t = { .tried = 0 };
@@ -716,10 +767,15 @@ TEST(test_damage__random_without_a_checkpoint)
 	random_damage(NO_CHECKPOINT, "no checkpoint");
 }
 
+TEST(test_damage__random_in_a_snapshot)
+{
+	random_damage(SNAPSHOT, "snapshot");
+}
+
 /* Every byte of every file (one of several in the short run), and every place to cut or to zero. */
 TEST(test_damage__every_region)
 {
-	const bool is_long = getenv("EMDB_LONG") != NULL;
+	const bool is_long = long_run();
 	const size_t step = is_long ? SLOWER : 251 * SLOWER;
 
 	for (int s = 0; s < SAMPLES; s++) {
@@ -745,9 +801,9 @@ TEST(test_damage__every_region)
 					continue;
 				put_mutation(&m, &f);
 				one_open(&m, EMDB_VERIFY_FIRST, &t);
-				if (t.tried % 32 == 0)
+				if (t.tried % 32 == 0 && s != SNAPSHOT)
 					one_repair(&m, &f, &t);
-				write_file(&files[i]);
+				take_back(&m, &f);
 			}
 		}
 		print_tally("regions", &t);
