@@ -427,7 +427,10 @@ struct emdb_entry {
  * change meanwhile is not seen, what they remove still is.  What has expired, by the clock at each
  * step, is skipped.  Others are held up for an instant only.  Until the iterator is freed, memory and
  * the room of segments that are compacted grow with what others replace or remove, not with what
- * there is.  One thread at a time per iterator.  Errors: NOT_FOUND (no such namespace), INVAL, NOMEM.
+ * there is.  The first change of a large value after that copies the list of its pieces, 32 bytes for
+ * each, while it is locked: 1 GiB in pieces of 4 KiB has 8 MiB of them, for which its readers and
+ * this writer wait.  One thread at a time per iterator.
+ * Errors: NOT_FOUND (no such namespace), INVAL, NOMEM.
  *
  * EMDB_ITER_LIVE: cheaper, no moment: entries present during the whole walk come exactly once,
  * those that come or go meanwhile may or may not.  Nobody is held up, nothing is kept for it.
@@ -470,7 +473,8 @@ struct emdb_range {
 
 /*
  * Walks a range of one namespace in order.  range may be NULL: everything; what it points to is
- * copied.  Go on with emdb_iter_next() and emdb_iter_free().  Others may change the store meanwhile:
+ * copied.  Go on with emdb_iter_next() and emdb_iter_free().  Not of one moment, unlike emdb_iter_new():
+ * others may change the store meanwhile:
  * entries present during the whole walk come exactly once and in order; those that come or
  * go may or may not.  A handful of entries is read at once, so that what is handed out may have
  * been replaced or removed an instant ago; what has expired by then is skipped.

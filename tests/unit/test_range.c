@@ -181,6 +181,66 @@ TEST(test_range__pages_join_up)
 	CHECK_OK(emdb_close(db));
 }
 
+/* Pages of 7 over numbers, with changes in between: what a page shows is what is there when it is read. */
+static void pages_beside_changes(bool reverse, uint64_t *rnd)
+{
+	enum { KEYS = 600 };
+	static bool there[KEYS];
+	char last[8] = "", key[8];
+	int at = reverse ? KEYS : -1;
+	size_t n = 7;
+
+	for (int i = 0; i < KEYS; i++) {
+		there[i] = i % 2;
+		if (there[i])
+			put(EMDB_ROOT, (sprintf(key, "%04d", i), key), "v");
+	}
+	while (n == 7) {
+		const struct emdb_range r = { .size = sizeof(r),
+					      .flags = reverse ? EMDB_RANGE_REVERSE : 0,
+					      .after = *last ? last : NULL,
+					      .after_len = 4,
+					      .limit = 7 };
+		struct emdb_entry e;
+		emdb_iter *it;
+
+		CHECK_OK(emdb_range_new(db, EMDB_ROOT, &r, &it));
+		for (n = 0; emdb_iter_next(it, &e) == EMDB_OK; n++) {
+			do
+				at += reverse ? -1 : 1;
+			while (at >= 0 && at < KEYS && !there[at]);
+			sprintf(key, "%04d", at);
+			CHECK_MEM(e.key, e.key_len, key, 4);
+			memcpy(last, e.key, 4);
+		}
+		emdb_iter_free(it);
+		/* The key that the next page goes on from among them, every other time. */
+		for (int i = 0; i < 40; i++) {
+			const int k = i == 0 && test_rand(rnd) % 2 && n
+					      ? at
+					      : (int)(test_rand(rnd) % KEYS);
+
+			sprintf(key, "%04d", k);
+			if (there[k])
+				CHECK_OK(emdb_remove(db, EMDB_ROOT, key, 4, NULL, NULL));
+			else
+				put(EMDB_ROOT, key, "v");
+			there[k] = !there[k];
+		}
+	}
+}
+
+TEST(test_range__pages_beside_insertion_and_removal)
+{
+	uint64_t rnd = test_seed();
+
+	for (int i = 0; i < 10; i++) {
+		open_store(NULL, EMDB_OPEN_ORDERED);
+		pages_beside_changes(i % 2, &rnd);
+		CHECK_OK(emdb_close(db));
+	}
+}
+
 TEST(test_range__errors)
 {
 	struct emdb_range r = { .size = sizeof(r) };
