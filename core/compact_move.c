@@ -13,7 +13,7 @@ emdb_err mover_commit(struct mover *m, struct rec *r, const struct iovec *iov, i
 	emdb_err err = mapped_there(iov, n);
 
 	if (!err)
-		err = commit_rec(m->db, r, iov, n, m->flags, old_known, old, &ref);
+		err = commit_rec(m->db, r, iov, n, m->flags | JOURNAL_COLD, old_known, old, &ref);
 	if (!err) {
 		const uint32_t size = journal_size_pinned(m->db->j, ref);
 

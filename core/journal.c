@@ -963,7 +963,9 @@ static emdb_err append_at(struct journal *j, uint8_t kind, uint8_t *whole, struc
 		return err;
 	s = segment_reserved(j, lsn);
 	if (unlikely(len > READY_FRAME ||
-		     (lsn & j->mask) + len > atomic_load_explicit(&s->ready, memory_order_relaxed)))
+		     (lsn & j->mask) + len >
+			     atomic_load_explicit(&s->ready, memory_order_relaxed)) &&
+	    !(flags & JOURNAL_COLD))
 		make_ready(j, s, (lsn & j->mask) + len, len);
 	if (whole)
 		rc = write_whole(j, s, kind, whole, (uint32_t)len, lsn);

@@ -121,6 +121,8 @@ EMDB_CHECKED emdb_err journal_repaired(struct journal *j);
 
 /* May use the room that is kept back for removals and compaction when the disk is full. */
 #define JOURNAL_RESERVE 0x1u
+/* Copied, not made: nobody is going to read it soon. */
+#define JOURNAL_COLD 0x2u
 
 /*
  * Appends one frame of `kind` whose bytes after the 20-byte header are the
