@@ -13,6 +13,7 @@
 #define RANGE_KEY_ROOM    512u   /* for them at first */
 #define RANGE_VALUE_MAX   4096u  /* copied ahead */
 #define RANGE_VALUE_BYTES 65536u /* of values copied ahead */
+#define RANGE_VALUE_ROOM  8192u  /* for them at first, at most */
 
 /* One end of what is still to come. */
 struct range_end {
@@ -168,6 +169,10 @@ static enum range_state read_ahead_pinned(struct range_iter *it, const struct ns
 	i->value_off = (uint32_t)it->values.len;
 	if (!(it->it.flags & EMDB_ITER_VALUES))
 		return RANGE_READY;
+	/* Values are mostly alike: room for all at once, rather than for one after the other. */
+	if (!it->values.cap && e.rec.value_len <= RANGE_VALUE_MAX &&
+	    buf_reserve(&it->values, min_size(it->count * (e.rec.value_len + 1), RANGE_VALUE_ROOM)))
+		return RANGE_LATER;
 	if (e.rec.value_len > RANGE_VALUE_MAX || it->values.len > RANGE_VALUE_BYTES ||
 	    buf_reserve(&it->values, e.rec.value_len + 1) ||
 	    copy_mapped(it->values.data + it->values.len, e.rec.value, e.rec.value_len))
