@@ -459,7 +459,10 @@ def opened(pid, store):
     """Does the process sleep in a read of its input, with the journal open?"""
     with open(f"/proc/{pid}/wchan") as f:
         reads = "pipe_read" in f.read()
-    names = [os.readlink(fd) for fd in glob.glob(f"/proc/{pid}/fd/*") if os.path.islink(fd)]
+    names = []
+    for fd in glob.glob(f"/proc/{pid}/fd/*"):
+        with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+            names.append(os.readlink(fd))
     return reads and any(name.startswith(f"{store}/journal/") for name in names)
 
 
