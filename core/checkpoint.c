@@ -711,6 +711,12 @@ static emdb_err write_image(struct image *im)
 		err = write_spaces(im);
 	if (!err)
 		err = write_rest(im);
+	/*
+	 * An operation that was not applied whole, for want of memory, said so before the last cut. A replay from
+	 * im->lsn would not do it again for what the image has as of later.
+	 */
+	if (!err && atomic_load(&im->db->failed))
+		err = EMDB_ERR_FAILED;
 	if (!err)
 		err = write_end(im);
 	return err;

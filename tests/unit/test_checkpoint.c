@@ -751,4 +751,39 @@ TEST(test_checkpoint__queue_snapshot)
 	ttl_heap_release(&h);
 }
 
+/* ---- An image of what is not whole ---- */
+
+static emdb_db *failing;
+
+/* As an operation does that runs out of memory behind its frame, while an image is written. */
+static void *failing_calloc(size_t count, size_t size)
+{
+	if (failing && size == sizeof(struct journal_seg_info))
+		(void)db_fail(failing, EMDB_ERR_NOMEM);
+	return calloc(count, size);
+}
+
+TEST(test_checkpoint__none_of_a_state_that_is_half_applied)
+{
+	static const struct base_allocator table = { malloc, failing_calloc, realloc, free };
+	struct emdb_options o = { .size = sizeof(o), .flags = EMDB_OPEN_CREATE };
+	struct journal_checkpoint before, after;
+	emdb_db *db = NULL;
+
+	CHECK_OK(emdb_open(test_dir(), &o, &db));
+	CHECK_OK(emdb_put(db, EMDB_ROOT, "a", 1, "1", 1, 0));
+	CHECK_OK(emdb_checkpoint(db));
+	CHECK_OK(emdb_put(db, EMDB_ROOT, "b", 1, "2", 1, 0));
+	journal_checkpoint_get(db->j, &before);
+	base_set_allocator(&table);
+	failing = db;
+	CHECK_EQ(emdb_checkpoint(db), EMDB_ERR_FAILED);
+	failing = NULL;
+	base_set_allocator(NULL);
+	journal_checkpoint_get(db->j, &after);
+	CHECK_UEQ(after.number, before.number);
+	CHECK_EQ(emdb_put(db, EMDB_ROOT, "c", 1, "3", 1, 0), EMDB_ERR_FAILED);
+	(void)emdb_close(db);
+}
+
 TEST_MAIN()
