@@ -186,7 +186,7 @@ static void pages_beside_changes(bool reverse, uint64_t *rnd)
 {
 	enum { KEYS = 600 };
 	static bool there[KEYS];
-	char last[8] = "", key[8];
+	char last[12] = "", key[12];
 	int at = reverse ? KEYS : -1;
 	size_t n = 7;
 
