@@ -721,6 +721,8 @@ void compact_stats(emdb_db *db, struct emdb_stats *s)
 		older = true;
 	}
 	base_free(list);
+	s->compact_percent = c->runs ? c->percent : 0;
+	s->compact_rate = c->rate;
 	s->compactions = atomic_load_explicit(&c->retired, memory_order_relaxed);
 	s->compacted_bytes = atomic_load_explicit(&c->copied, memory_order_relaxed);
 	s->compact_done_bytes = atomic_load_explicit(&c->done, memory_order_relaxed);

@@ -629,12 +629,10 @@ static emdb_err recover(emdb_db *db, const struct emdb_options *o, bool create,
 		.create = create,
 		.crc_seeded = db->sb.incompat & FMT_INCOMPAT_SEEDED,
 		.vault = db->vault,
-		.verify = o->verify,
+		.verify = db->verify,
 		.flush = o->flush,
-		.group_window_us = o->group_window_us ? o->group_window_us : 500,
-		.commit_interval_s = o->commit_interval_s == 0  ? 5
-				     : o->commit_interval_s < 0 ? 0
-								: o->commit_interval_s,
+		.group_window_us = db->group_window_us,
+		.commit_interval_s = (int32_t)db->commit_interval_s,
 		.detail = o->detail,
 		.log = o->log,
 		.log_ctx = o->log_ctx,
@@ -667,13 +665,22 @@ static emdb_err recover(emdb_db *db, const struct emdb_options *o, bool create,
 	return err;
 }
 
+/* What is said in emdb.h of zero and of negative numbers. */
+static uint32_t or_default(int32_t given, uint32_t otherwise)
+{
+	return given == 0 ? otherwise : given < 0 ? 0 : (uint32_t)given;
+}
+
 static void take_options(emdb_db *db, const struct emdb_options *o)
 {
+	db->verify = o->verify;
+	db->group_window_us = o->group_window_us ? o->group_window_us : 500;
+	db->commit_interval_s = or_default(o->commit_interval_s, 5);
 	db->read_only = o->flags & EMDB_OPEN_READ_ONLY;
 	db->ordered = o->flags & EMDB_OPEN_ORDERED;
 	db->flush = o->flush;
 	db->default_ttl_ms = o->default_ttl_ms;
-	db->sweep_interval_ms = o->sweep_interval_ms;
+	db->sweep_interval_ms = or_default(o->sweep_interval_ms, 250);
 	db->on_expire = o->on_expire;
 	db->on_expire_ctx = o->on_expire_ctx;
 	db->log = o->log;
@@ -1054,6 +1061,17 @@ emdb_err emdb_space_get(emdb_db *db, struct emdb_space *ret_space)
 	return EMDB_OK;
 }
 
+static void stats_of_options(const emdb_db *db, struct emdb_stats *s)
+{
+	s->ordered = db->ordered;
+	s->flush_policy = db->flush;
+	s->verify = db->verify;
+	s->group_window_us = db->group_window_us;
+	s->commit_interval_s = db->commit_interval_s;
+	s->sweep_interval_ms = db->sweep_interval_ms;
+	s->default_ttl_ms = (uint64_t)db->default_ttl_ms;
+}
+
 emdb_err emdb_stats_get(emdb_db *db, struct emdb_stats *ret_stats)
 {
 	struct emdb_stats s;
@@ -1063,6 +1081,7 @@ emdb_err emdb_stats_get(emdb_db *db, struct emdb_stats *ret_stats)
 	memset(&s, 0, sizeof(s));
 	stats_of_journal(db, &s);
 	compact_stats(db, &s);
+	stats_of_options(db, &s);
 	stats_of_scrub(db, &s);
 	s.records = atomic_load(&db->records);
 	s.namespaces = atomic_load(&db->namespaces);

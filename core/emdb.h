@@ -779,7 +779,13 @@ struct emdb_stats {
 	uint64_t scrub_bytes;                         /* that it read */
 	uint64_t scrub_damaged;                       /* places that it found */
 	uint64_t scrub_lost_entries;                  /* and entries that suffer from them */
-	bool scrub_complete;                          /* it came to its end */
+	/* The options in force.  0 of an interval, a lifetime or a share: never. */
+	uint64_t flush_policy; /* enum emdb_flush_policy */
+	uint64_t verify;       /* enum emdb_verify */
+	uint64_t group_window_us, commit_interval_s, sweep_interval_ms, default_ttl_ms;
+	uint64_t compact_percent, compact_rate;
+	bool ordered;
+	bool scrub_complete; /* it came to its end */
 	bool io_uring;
 	bool read_only;
 	bool failed; /* sticky: a write or sync failed */

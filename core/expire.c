@@ -7,8 +7,7 @@
  */
 #include "core/store.h"
 
-#define SWEEP_STEP       256u
-#define SWEEP_DEFAULT_MS 250
+#define SWEEP_STEP 256u
 
 emdb_err expire_push(emdb_db *db, int64_t expires_ms, uint64_t ns, uint64_t hash)
 {
@@ -248,9 +247,7 @@ int expire_start(emdb_db *db)
 {
 	int ret;
 
-	if (db->sweep_interval_ms == 0)
-		db->sweep_interval_ms = SWEEP_DEFAULT_MS;
-	if (db->read_only || db->sweep_interval_ms < 0)
+	if (db->read_only || db->sweep_interval_ms == 0)
 		return 0;
 	ret = thread_start(&db->sweeper, sweeper_main, db);
 	db->sweeper_runs = ret == 0;

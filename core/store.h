@@ -187,7 +187,9 @@ struct emdb_db {
 	enum emdb_flush_policy flush;
 	bool read_only, memory, damaged, ordered;
 	int64_t default_ttl_ms;
-	int32_t sweep_interval_ms;
+	enum emdb_verify verify;
+	uint32_t group_window_us;
+	uint32_t commit_interval_s, sweep_interval_ms; /* 0: never */
 	void (*on_expire)(void *ctx, uint64_t parent, const void *key, size_t key_len, uint64_t id);
 	void *on_expire_ctx;
 	void (*log)(void *ctx, enum emdb_log_level level, const char *message);

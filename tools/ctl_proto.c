@@ -306,43 +306,55 @@ bool ctl_get_entry(struct ctl_cursor *c, struct ctl_entry *ret)
 
 /* ---- STATS ---- */
 
-#define STATS_NUMBERS(X)      \
-	X(records)            \
-	X(namespaces)         \
-	X(objects)            \
-	X(known)              \
-	X(expiring)           \
-	X(segments)           \
-	X(segment_bytes)      \
-	X(journal_bytes)      \
-	X(preallocated_bytes) \
-	X(live_bytes)         \
-	X(dead_bytes)         \
-	X(index_bytes)        \
-	X(tail_lsn)           \
-	X(durable_lsn)        \
-	X(appends)            \
-	X(flushes)            \
-	X(syncs)              \
-	X(expired)            \
-	X(replayed)           \
-	X(open_us)            \
-	X(torn_bytes)         \
-	X(compactions)        \
-	X(compacted_bytes)    \
-	X(checkpoint_lsn)     \
-	X(scrub_done_bytes)   \
-	X(scrub_total_bytes)  \
-	X(scrub_ended_ms)     \
-	X(scrub_bytes)        \
-	X(scrub_damaged)      \
-	X(scrub_lost_entries) \
-	X(fs_total_bytes)     \
-	X(fs_free_bytes)      \
-	X(fs_avail_bytes)     \
-	X(views)              \
-	X(view_bytes)
+#define STATS_NUMBERS(X)       \
+	X(records)             \
+	X(namespaces)          \
+	X(objects)             \
+	X(known)               \
+	X(expiring)            \
+	X(segments)            \
+	X(segment_bytes)       \
+	X(journal_bytes)       \
+	X(preallocated_bytes)  \
+	X(live_bytes)          \
+	X(dead_bytes)          \
+	X(index_bytes)         \
+	X(tail_lsn)            \
+	X(durable_lsn)         \
+	X(appends)             \
+	X(flushes)             \
+	X(syncs)               \
+	X(expired)             \
+	X(replayed)            \
+	X(open_us)             \
+	X(torn_bytes)          \
+	X(compactions)         \
+	X(compacted_bytes)     \
+	X(checkpoint_lsn)      \
+	X(scrub_done_bytes)    \
+	X(scrub_total_bytes)   \
+	X(scrub_ended_ms)      \
+	X(scrub_bytes)         \
+	X(scrub_damaged)       \
+	X(scrub_lost_entries)  \
+	X(fs_total_bytes)      \
+	X(fs_free_bytes)       \
+	X(fs_avail_bytes)      \
+	X(views)               \
+	X(view_bytes)          \
+	X(reclaimable_bytes)   \
+	X(compact_done_bytes)  \
+	X(compact_total_bytes) \
+	X(flush_policy)        \
+	X(verify)              \
+	X(group_window_us)     \
+	X(commit_interval_s)   \
+	X(sweep_interval_ms)   \
+	X(default_ttl_ms)      \
+	X(compact_percent)     \
+	X(compact_rate)
 #define STATS_FLAGS(X)    \
+	X(ordered)        \
 	X(scrub_complete) \
 	X(io_uring)       \
 	X(read_only)      \

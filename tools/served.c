@@ -4,6 +4,8 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "tools/text.h"
+
 struct served {
 	const struct cli *cli;
 	bool first; /* no counter was printed yet */
@@ -67,6 +69,22 @@ static void counter_json(void *ctx, const struct store_counter *c)
 	out_str(out, "]}");
 }
 
+/* The options that the daemon opened the store with. */
+static void options_json(struct out *out, const struct emdb_stats *s)
+{
+	bool first = true;
+
+	out_str(out, ",\"options\":{");
+	out_json_u64(out, &first, "commit_interval_s", s->commit_interval_s);
+	out_json_u64(out, &first, "sweep_interval_ms", s->sweep_interval_ms);
+	out_json_u64(out, &first, "default_ttl_ms", s->default_ttl_ms);
+	out_json_u64(out, &first, "compact_percent", s->compact_percent);
+	out_json_u64(out, &first, "compact_rate", s->compact_rate);
+	out_json_bool(out, &first, "write_through", s->flush_policy == EMDB_FLUSH_WRITE_THROUGH);
+	out_json_bool(out, &first, "ordered", s->ordered);
+	out_str(out, "}");
+}
+
 static emdb_err print_json(const struct cli *cli, struct store *store,
 			   const struct emdb_stats *stats)
 {
@@ -87,6 +105,7 @@ static emdb_err print_json(const struct cli *cli, struct store *store,
 	for (i = 0; i < EMDB_GROUP_BUCKETS; i++)
 		out_printf(out, "%s%" PRIu64, i ? "," : "", stats->group_size[i]);
 	out_str(out, "]");
+	options_json(out, stats);
 	err = store_counters(store, transport_json, counter_json, &served);
 	out_str(out, "}}");
 	return err;
@@ -120,6 +139,14 @@ static void counter_text(void *ctx, const struct store_counter *c)
 		   quantile_us(c, 50), quantile_us(c, 99));
 }
 
+/* An interval or a lifetime, of which 0 is never. */
+static void option_text(struct out *out, const char *name, uint64_t ms)
+{
+	char span[TEXT_SPAN_SIZE];
+
+	out_printf(out, "%-26s %s\n", name, ms ? text_span((int64_t)ms, span) : "never");
+}
+
 static emdb_err print_text(const struct cli *cli, struct store *store,
 			   const struct emdb_stats *stats)
 {
@@ -130,6 +157,9 @@ static emdb_err print_text(const struct cli *cli, struct store *store,
 	while (used && !stats->group_size[used - 1])
 		used--;
 	out_printf(out, "%-26s %" PRId64 "\n", "served by process", store_served_by(store));
+	option_text(out, "  commits every", stats->commit_interval_s * 1000);
+	option_text(out, "  sweeps every", stats->sweep_interval_ms);
+	option_text(out, "  new files expire after", stats->default_ttl_ms);
 	out_printf(out, "%-26s %" PRIu64 "\n", "frames written", stats->appends);
 	out_printf(out, "%-26s %" PRIu64 "\n", "expired", stats->expired);
 	out_printf(out, "%-26s %" PRIu64 "\n", "flushes", stats->flushes);

@@ -224,6 +224,9 @@ TEST(test_control__stats)
 	stats.fs_avail_bytes = UINT64_MAX;
 	stats.views = 3;
 	stats.view_bytes = 4711;
+	stats.default_ttl_ms = 90000;
+	stats.compact_done_bytes = 5;
+	stats.ordered = true;
 	stats.checkpoint_lsn = 77;
 	stats.damaged = stats.io_uring = true;
 	for (size_t i = 0; i < EMDB_GROUP_BUCKETS; i++)
@@ -240,6 +243,9 @@ TEST(test_control__stats)
 	CHECK_UEQ(back.fs_avail_bytes, UINT64_MAX);
 	CHECK_UEQ(back.views, 3);
 	CHECK_UEQ(back.view_bytes, 4711);
+	CHECK_UEQ(back.default_ttl_ms, 90000);
+	CHECK_UEQ(back.compact_done_bytes, 5);
+	CHECK(back.ordered);
 	CHECK_UEQ(back.checkpoint_lsn, 77);
 	CHECK(back.damaged && back.io_uring && !back.failed);
 	for (size_t i = 0; i < EMDB_GROUP_BUCKETS; i++)

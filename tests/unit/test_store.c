@@ -124,6 +124,39 @@ TEST(test_store__expired_name_is_free)
 }
 
 /* What statvfs(3) is told: the host's blocks, and every entry once. */
+/* What was left at zero is told as what it stands for, what was switched off as 0. */
+TEST(test_store__stats_tell_the_options_in_force)
+{
+	struct emdb_options o = { .size = sizeof(o), .flags = EMDB_OPEN_CREATE };
+	const char *const path = test_dir();
+	struct emdb_stats s;
+	emdb_db *db;
+
+	CHECK_OK(emdb_open(path, &o, &db));
+	CHECK_OK(emdb_stats_get(db, &s));
+	CHECK_OK(emdb_close(db));
+	CHECK(!s.ordered && s.flush_policy == EMDB_FLUSH_EACH && s.verify == EMDB_VERIFY_FIRST);
+	CHECK_UEQ(s.commit_interval_s, 5);
+	CHECK_UEQ(s.sweep_interval_ms, 250);
+	CHECK_UEQ(s.default_ttl_ms, 0);
+	CHECK_UEQ(s.compact_percent, 50);
+	CHECK_UEQ(s.compact_rate, 64 << 20);
+
+	o.flags |= EMDB_OPEN_ORDERED;
+	o.flush = EMDB_FLUSH_GROUP;
+	o.verify = EMDB_VERIFY_ALWAYS;
+	o.group_window_us = 77;
+	o.commit_interval_s = o.sweep_interval_ms = o.compact_percent = -1;
+	o.default_ttl_ms = 1234;
+	CHECK_OK(emdb_open(path, &o, &db));
+	CHECK_OK(emdb_stats_get(db, &s));
+	CHECK_OK(emdb_close(db));
+	CHECK(s.ordered && s.flush_policy == EMDB_FLUSH_GROUP && s.verify == EMDB_VERIFY_ALWAYS);
+	CHECK_UEQ(s.group_window_us, 77);
+	CHECK_UEQ(s.commit_interval_s + s.sweep_interval_ms + s.compact_percent, 0);
+	CHECK_UEQ(s.default_ttl_ms, 1234);
+}
+
 TEST(test_store__space_counts_entries_and_host_blocks)
 {
 	emdb_db *const db = open_store(test_dir());
