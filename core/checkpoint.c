@@ -207,6 +207,53 @@ static void name_special_pinned(emdb_db *db, struct ckpt_slot *s)
 	s->id = e.id;
 }
 
+/* Adds the entries of ns to the counts. */
+static void recount_ns_pinned(emdb_db *db, struct ns *ns)
+{
+	struct hidx_slot slots[STORE_WALK];
+	uint64_t hash = 0, records = 0, dirs = 0;
+	uint32_t tie = 0;
+	size_t n;
+
+	while ((n = hidx_walk_pinned(&ns->idx, hash, tie, slots, STORE_WALK)) != 0) {
+		for (size_t i = 0; i < n; i++) {
+			struct ckpt_slot s = { .hash = slots[i].hash, .ref = slots[i].value };
+
+			if (s.ref & REF_SPECIAL)
+				name_special_pinned(db, &s);
+			if (s.kind == REC_NS)
+				dirs++;
+			else
+				records++;
+		}
+		hash = slots[n - 1].hash;
+		tie = slots[n - 1].tie + 1;
+	}
+	atomic_store(&ns->subdirs, dirs);
+	atomic_fetch_add(&db->namespaces, dirs);
+	atomic_fetch_add(&db->records, records);
+}
+
+void checkpoint_recount(emdb_db *db)
+{
+	const unsigned int pin = epoch_pin(&db->epoch);
+	struct hidx_slot slots[STORE_WALK];
+	uint64_t from = 0;
+	size_t n;
+
+	atomic_store(&db->records, 0);
+	atomic_store(&db->namespaces, 0);
+	recount_ns_pinned(db, db->root);
+	while ((n = hidx_walk_pinned(&db->nstab, from, 0, slots, STORE_WALK)) != 0) {
+		for (size_t i = 0; i < n; i++)
+			recount_ns_pinned(db, (struct ns *)(uintptr_t)slots[i].value);
+		if (slots[n - 1].hash == UINT64_MAX)
+			break;
+		from = slots[n - 1].hash + 1;
+	}
+	epoch_unpin(&db->epoch, pin);
+}
+
 /*
  * Looks at the next entries of ns from *hash on.  Entries of one hash are
  * looked at together, in one page, so none can slip through while others of its hash go.

@@ -100,6 +100,12 @@ struct checkpoint_info {
 EMDB_CHECKED emdb_err checkpoint_write(emdb_db *db, int dirfd, const char *name, uint64_t number,
 				       struct checkpoint_info *ret);
 
+/*
+ * Counts entries and namespaces again as loading an image will count them. For a repair, which has taken
+ * out entries without knowing what they were; nobody else has the store.
+ */
+void checkpoint_recount(emdb_db *db);
+
 /* After journal_start(): the background thread.  replayed: bytes that opening went through. */
 EMDB_CHECKED emdb_err checkpoint_start(emdb_db *db, uint64_t replayed);
 void checkpoint_stop(emdb_db *db);

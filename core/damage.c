@@ -284,6 +284,9 @@ void damage_found(void *ctx, const struct emdb_detail *detail, const struct segm
 	d->place_count++;
 	d->bytes += len;
 	d->end_lsn = max_u64(d->end_lsn, lsn + len);
+	/* A replay begins at the image: what it finds is behind that. */
+	if (d->replaying && s)
+		d->db->ckpt.lenient = true;
 	if (d->places.len / sizeof(p) < DAMAGE_PLACES_MAX)
 		note(d, buf_append(&d->places, &p, sizeof(p)));
 	if (s && d->replaying && !d->db->sb.cipher)
@@ -580,19 +583,26 @@ static emdb_err walked(void *ctx, struct segment *seg, const struct frame *f)
 	struct batch_iter it;
 	struct rec r;
 	uint64_t ref;
+	int more;
 
 	(void)seg;
+	/* What a replay refuses is damage, though it was not replayed. */
+	if (f->kind != FRAME_BATCH) {
+		if (!fmt_frame_rec(f, &r))
+			return EMDB_ERR_CORRUPT;
+		name_by_other(d, &r);
+	} else {
+		if (!fmt_batch_begin(f, &it))
+			return EMDB_ERR_CORRUPT;
+		while ((more = fmt_batch_next(&it, &r, &ref)) > 0)
+			name_by_other(d, &r);
+		if (more < 0)
+			return EMDB_ERR_CORRUPT;
+	}
 	if (f->lsn < d->db->replay_from) {
 		d->frames++;
 		d->records += f->kind == FRAME_BATCH ? get_u32(f->p + FMT_FRAME_HEADER) : 1;
 		d->good_bytes += f->len;
-	}
-	if (f->kind != FRAME_BATCH) {
-		if (fmt_frame_rec(f, &r))
-			name_by_other(d, &r);
-	} else if (fmt_batch_begin(f, &it)) {
-		while (fmt_batch_next(&it, &r, &ref) > 0)
-			name_by_other(d, &r);
 	}
 	return d->err;
 }

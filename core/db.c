@@ -562,6 +562,9 @@ static emdb_err recover_from(emdb_db *db, uint64_t number, uint64_t lsn, struct 
 {
 	emdb_err err = EMDB_OK;
 
+	/* Without damage behind it an image that does not fit is as wrong as it is for everybody else. */
+	if (db->damage)
+		db->ckpt.lenient = db->damage->end_lsn > lsn;
 	if (number) {
 		err = checkpoint_load(db, db->dirfd, number, lsn);
 		if (err && err != EMDB_ERR_NOMEM && err != EMDB_ERR_NOT_FOUND)

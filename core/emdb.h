@@ -1037,7 +1037,7 @@ struct emdb_repair_report {
  * Snapshots share damaged segments: found is told which of them.
  * opts may be NULL; ret_report too.  Errors: NO_STORE, NOT_STORE, LOCKED, READ_ONLY (a backup or snapshot: use
  * target), EXISTS (target), VERSION, NO_SPACE, IO, PERM, NOMEM, INVAL; KEY_REQUIRED, WRONG_KEY,
- * NOT_ENCRYPTED, before anything is changed.
+ * NOT_ENCRYPTED, before anything is changed; CORRUPT or DAMAGED: the result does not open, as detail says.
  */
 EMDB_API EMDB_CHECKED emdb_err emdb_repair(const char *path, const struct emdb_repair_options *opts,
 					   struct emdb_repair_report *ret_report);

@@ -10,6 +10,7 @@
  *	  that does not repair goes on to refuse
  *	6 records say what is lost; a checkpoint has the result
  *	7 the manifest is replaced: damaged places are gaps, missing segments are listed no more
+ *	8 the store is opened as everybody opens it: only what opens is good
  * Cut short anywhere before 7, the store is as damaged as before, only its journal may have got longer by
  * records that are right. The next repair finds the same damage and comes to the same.
  */
@@ -17,6 +18,7 @@
 #include <stdarg.h>
 #include <stdio.h>
 
+#include "core/checkpoint.h"
 #include "core/repair_i.h"
 #include "core/storedir.h"
 
@@ -209,12 +211,36 @@ static emdb_err execute(struct repair *r)
 	if (!err)
 		err = repair_fix(&d, &r->report);
 	if (!err)
+		checkpoint_recount(db);
+	if (!err)
 		err = emdb_checkpoint(db);
 	if (!err)
 		err = journal_repaired(db->j);
 	end = emdb_close(db);
 	damage_release(&d);
 	return err ? err : end;
+}
+
+/*
+ * Opens the store as everybody opens it: nothing else is good. After a refusal the next repair comes further: what was
+ * damaged behind the image is a known gap then, and excuses no longer that the image does not fit.
+ */
+static emdb_err confirm(struct repair *r)
+{
+	struct emdb_detail detail = { .text = "" };
+	const struct emdb_options opts = { .size = sizeof(opts),
+					   .flags = EMDB_OPEN_READ_ONLY,
+					   .sweep_interval_ms = -1,
+					   .secret = r->o->secret,
+					   .detail = &detail };
+	const struct salvage s = { .lockfd = r->lock };
+	emdb_db *db = NULL;
+	emdb_err err = db_open_salvage(r->path, &opts, &s, &db);
+
+	if (err == EMDB_ERR_CORRUPT || err == EMDB_ERR_DAMAGED)
+		repair_tell(r, EMDB_DAMAGE_FILE, "%s: it still does not open: %s", r->path,
+			    detail.text[0] ? detail.text : emdb_strerror(err));
+	return err ? err : emdb_close(db);
 }
 
 /* What is known of the store, and whether a repair would do anything. */
@@ -254,6 +280,8 @@ static emdb_err repair_here(struct repair *r)
 		err = diagnose(r, &wanting);
 	r->report.super_rebuilt = r->super_rebuilt;
 	r->report.manifest_rebuilt = r->manifest_bad;
+	if (!err && !wanting && !dry)
+		err = confirm(r);
 	r->report.intact = !err && !wanting;
 	if (err || !wanting)
 		return err;
@@ -271,6 +299,8 @@ static emdb_err repair_here(struct repair *r)
 		err = look(r, true, NULL);
 	if (!err && !dry)
 		err = execute(r);
+	if (!err && !dry)
+		err = confirm(r);
 	if (!err)
 		tell_snapshots(r);
 	return err;

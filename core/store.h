@@ -141,7 +141,7 @@ struct checkpointer {
 	uint64_t dropped;           /* opening only: entries of the image without a segment */
 	bool inexact;               /* opening only: records between its LSNs are gone */
 	bool loaded;                /* opening only: from an image */
-	bool lenient;               /* opening only: salvaging, so the image need not be reached */
+	bool lenient;               /* opening only: damage excuses that the image does not fit */
 	uint64_t bytes;             /* size of the current image; 0: none; guarded by lock */
 	_Atomic(uint64_t) backlog;  /* bytes that opening had to replay; atomic */
 	_Atomic(uint64_t) base;     /* journal_tail() that is not in backlog; atomic */
@@ -284,7 +284,7 @@ struct salvage {
 	const struct manifest *manifest; /* the same */
 	struct emdb_io *io;              /* instead of the host's; may be NULL; borrowed */
 };
-/* emdb_open() of what is damaged.  opts->flags has EMDB_OPEN_SALVAGE. */
+/* emdb_open() of what is damaged, or was.  With damage opts->flags has EMDB_OPEN_SALVAGE. */
 emdb_err db_open_salvage(const char *path, const struct emdb_options *opts, const struct salvage *s,
 			 emdb_db **ret_db);
 

@@ -112,6 +112,30 @@ static inline void spoil(uint64_t ref, uint32_t at)
 	close(fd);
 }
 
+/*
+ * Changes the byte `at` bytes behind a frame's beginning and sets the frame's CRC right, as somebody without
+ * the key could.
+ */
+static inline void forge(uint64_t ref, uint32_t at, uint8_t flip)
+{
+	const off_t off = (off_t)(ref_lsn(ref) & (EMDB_SEGMENT_MIN - 1));
+	const int fd = open_segment(ref_lsn(ref));
+	static uint8_t frame[EMDB_SEGMENT_MIN];
+	uint8_t head[FMT_SEG_HEADER];
+	struct seg_header h;
+	uint32_t len;
+
+	CHECK_EQ(pread(fd, head, sizeof(head), 0), sizeof(head));
+	CHECK(fmt_seg_decode(head, sizeof(head), &h));
+	CHECK(pread(fd, frame, sizeof(frame), off) > FMT_FRAME_HEADER);
+	len = (get_u32(frame + 4) & 0xffffffu) * 8;
+	CHECK(at < len && len < sizeof(frame));
+	frame[at] ^= flip;
+	fmt_frame_finish(frame, len, fmt_crc_seed(h.salt));
+	CHECK_EQ(pwrite(fd, frame, len, off), len);
+	close(fd);
+}
+
 /* Zeros over n bytes, beginning `at` bytes behind the record's beginning. */
 static inline void spoil_range(uint64_t ref, int64_t at, size_t n)
 {

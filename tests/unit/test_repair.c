@@ -29,8 +29,11 @@ static void put_big(emdb_db *db, uint64_t ns, const char *key)
 
 /* ---- Damage below the checkpoint --------------------------------------------- */
 
-/* a/one .. a/three and b, closed, so that a checkpoint has them; returns the record of a/two. */
-static uint64_t small_store(uint64_t *ret_ns)
+/*
+ * a/one .. a/three and b, closed, so that a checkpoint has them; returns the record of a/two. *ret_older: that of
+ * an older a/two, which nothing needs but a replay of everything.
+ */
+static uint64_t small_store_of(uint64_t *ret_ns, uint64_t *ret_older)
 {
 	emdb_db *db = store_new();
 	uint64_t ref;
@@ -38,12 +41,20 @@ static uint64_t small_store(uint64_t *ret_ns)
 	*ret_ns = mkns(db, EMDB_ROOT, "a");
 	put(db, *ret_ns, "one", "1");
 	put(db, *ret_ns, "two", "old");
+	*ret_older = ref_of(db, *ret_ns, "two");
 	put(db, *ret_ns, "three", "3");
 	put(db, EMDB_ROOT, "b", "4");
 	put(db, *ret_ns, "two", "a value of some length");
 	ref = ref_of(db, *ret_ns, "two");
 	CHECK_OK(emdb_close(db));
 	return ref;
+}
+
+static uint64_t small_store(uint64_t *ret_ns)
+{
+	uint64_t older;
+
+	return small_store_of(ret_ns, &older);
 }
 
 TEST(test_repair__check_names_the_key)
@@ -634,6 +645,129 @@ TEST(test_repair__a_loss_without_any_name)
 	CHECK_UEQ(count, 0);
 	CHECK_EQ(emdb_ns_open(db, EMDB_ROOT, "lost+found", 10, &found), EMDB_ERR_NOT_FOUND);
 	CHECK_OK(emdb_close(db));
+}
+
+/* ---- What makes no sense, though its sums are right -------------------------------------------- */
+
+/* Without the fields that its kind must have. */
+static void make_senseless(uint64_t ref)
+{
+	uint8_t mask;
+	const int fd = open_segment(ref_lsn(ref));
+	const off_t at = (off_t)(ref_lsn(ref) & (EMDB_SEGMENT_MIN - 1)) + FMT_FRAME_HEADER;
+
+	CHECK_EQ(pread(fd, &mask, 1, at), 1);
+	close(fd);
+	CHECK(mask && !(mask & 0x80));
+	forge(ref, FMT_FRAME_HEADER, mask);
+}
+
+/* The image says of itself that it has other numbers of entries. */
+static void forge_image(const char *name)
+{
+	uint8_t b[CKPT_BLOCK_HEADER + CKPT_END_SIZE];
+	char file[PATH_MAX + 340];
+	struct ckpt_block block;
+	struct ckpt_end end;
+	struct wcur w = wcur_init(b + CKPT_BLOCK_HEADER, CKPT_END_SIZE);
+	off_t at;
+	int fd;
+
+	snprintf(file, sizeof(file), "%s/%s", path, name);
+	fd = open(file, O_RDWR);
+	CHECK(fd >= 0);
+	at = lseek(fd, -(off_t)sizeof(b), SEEK_END);
+	CHECK_EQ(pread(fd, b, sizeof(b), at), sizeof(b));
+	CHECK(fmt_ckpt_open(b, sizeof(b), &block) && fmt_ckpt_end_get(&block, &end));
+	end.records++;
+	fmt_ckpt_end_put(&w, &end);
+	(void)fmt_ckpt_finish(b, sizeof(b));
+	CHECK_EQ(pwrite(fd, b, sizeof(b), at), sizeof(b));
+	close(fd);
+}
+
+/* It was said to be intact, and no open could do without the image. */
+TEST(test_repair__a_senseless_record_below_the_checkpoint)
+{
+	uint64_t ns, older;
+
+	small_store_of(&ns, &older);
+	make_senseless(older);
+	CHECK_EQ(check_store(&told), EMDB_ERR_CORRUPT);
+	CHECK_UEQ(told.count[EMDB_DAMAGE_PLACE], 1);
+	CHECK_OK(repair_with(NULL, &told, &report));
+	CHECK(!report.intact);
+	CHECK_OK(check_store(&told));
+	drop_checkpoints();
+	expect_all(ns);
+}
+
+/* An image that no open takes is none for a repair: it was said to be intact, and did not open. */
+TEST(test_repair__an_image_that_does_not_fit)
+{
+	uint64_t ns, older;
+	emdb_db *db;
+
+	small_store_of(&ns, &older);
+	forge_image("checkpoint-0000000000000001");
+	CHECK_EQ(check_store(&told), EMDB_ERR_CORRUPT);
+	CHECK_UEQ(told.count[EMDB_DAMAGE_FILE], 1);
+	make_senseless(older);
+	CHECK_EQ(store_try(0, &db), EMDB_ERR_CORRUPT);
+	CHECK_OK(repair_with(NULL, &told, &report));
+	CHECK(!report.intact);
+	expect_all(ns);
+	CHECK_OK(check_store(&told));
+}
+
+static emdb_db *open_verifying(void)
+{
+	const struct emdb_options o = { .size = sizeof(o),
+					.verify = EMDB_VERIFY_ALWAYS,
+					.sweep_interval_ms = -1,
+					.compact_percent = -1 };
+	emdb_db *db = NULL;
+
+	CHECK_OK(emdb_open(path, &o, &db));
+	return db;
+}
+
+/*
+ * The record of a namespace went bad before the image was written, so that the image counts it as something else,
+ * and damage behind it excuses that. The image of the repair counts what there is.
+ */
+TEST(test_repair__counts_are_those_of_the_index)
+{
+	struct emdb_stats stats;
+	uint64_t ns, older, later;
+	char file[PATH_MAX + 340];
+	emdb_db *db;
+
+	small_store_of(&ns, &older);
+	db = open_verifying();
+	ns = mkns(db, EMDB_ROOT, "space");
+	put(db, ns, "in it", "7");
+	spoil(ref_of(db, EMDB_ROOT, "space"), 0);
+	CHECK_OK(emdb_checkpoint(db));
+	put(db, EMDB_ROOT, "later", "5");
+	later = ref_of(db, EMDB_ROOT, "later");
+	CHECK_OK(emdb_close(db));
+	snprintf(file, sizeof(file), "%s/checkpoint-0000000000000003", path);
+	CHECK_OK(unlink(file));
+	spoil(later, 0);
+	make_senseless(older);
+	CHECK_OK(repair_with(NULL, &told, &report));
+	CHECK_UEQ(report.renamed, 1);
+	db = store_open(0);
+	CHECK(db->ckpt.loaded);
+	CHECK_OK(emdb_stats_get(db, &stats));
+	CHECK_UEQ(stats.namespaces, 2);
+	CHECK_UEQ(stats.records, 5);
+	CHECK_OK(emdb_ns_open(db, EMDB_ROOT, "space", 5, &ns));
+	expect(db, ns, "in it", "7");
+	expect(db, EMDB_ROOT, "b", "4");
+	CHECK_OK(emdb_close(db));
+	CHECK_OK(check_store(&told));
 }
 
 /* ---- Behind the checkpoint ------------------------------------------------------------------- */
