@@ -523,7 +523,8 @@ emdb_err fmt_super_decode(const uint8_t *p, size_t n, struct superblock *ret)
 		return EMDB_ERR_VERSION;
 	if (sb.version != FMT_VERSION || sb.segment_shift < FMT_SEG_SHIFT_MIN ||
 	    sb.segment_shift > FMT_SEG_SHIFT_MAX || sb.frozen_ms < 0 ||
-	    (sb.snap_number && !sb.frozen_ms) || get_u32(p + 100) != 0 || !all_zero(p + 120, 8) ||
+	    sb.frozen_ms > FMT_FROZEN_MAX || (sb.snap_number && !sb.frozen_ms) ||
+	    get_u32(p + 100) != 0 || !all_zero(p + 120, 8) ||
 	    !all_zero(p + 160, SUPER_SLOTS - 160) || !all_zero(p + SUPER_REST, 4092 - SUPER_REST) ||
 	    !super_keys_ok(p, &sb))
 		return EMDB_ERR_CORRUPT;

@@ -27,7 +27,7 @@
  *    64   32  hash seed; of an encrypted store zeros: it is in the key slots
  *    96    4  gid of the creator
  *   100    4  reserved
- *   104    8  frozen, ms since 1970: the clock of a snapshot; 0: not one
+ *   104    8  frozen, ms since 1970: the clock of a snapshot, whose ns fit in 63 bits; 0: not one
  *   112    8  number of the snapshot; 0 when frozen is 0
  *   120    8  reserved
  *   128   32  of an encrypted store: MAC of the superblock, see keyslot.h
@@ -219,6 +219,7 @@
 #define FMT_MANIFEST_MAX  (256u * 1024u * 1024u)
 #define FMT_SEG_SHIFT_MIN 20u
 #define FMT_SEG_SHIFT_MAX 30u
+#define FMT_FROZEN_MAX    (INT64_MAX / 1000000)
 /* Segment ids are below it, so that LSNs fit 63 bits whatever the shift. */
 #define FMT_NEXT_SEGMENT_MAX (UINT64_C(1) << (63 - FMT_SEG_SHIFT_MAX))
 /* Bytes at a segment's end that only a SEAL frame may take. */

@@ -149,6 +149,7 @@ def read_superblock(data):
     expect(any(slot[0] for slot in slots) == bool(cipher) and
            all(slot[0] or not any(slot) for slot in slots), "superblock: key slots")
     expect(frozen or not number, "superblock: a snapshot's number, but no snapshot")
+    expect(0 <= frozen <= (2 ** 63 - 1) // 1000000, "superblock: a clock beyond its range")
     return Superblock(shift, uuid, uid, gid, created, frozen, bool(incompat & SEEDED),
                       bool(cipher))
 

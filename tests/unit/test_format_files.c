@@ -25,7 +25,7 @@ static struct superblock any_super(uint64_t *rnd)
 	sb.gid = (uint32_t)any(rnd);
 	sb.compat = any(rnd);
 	sb.created_ns = (int64_t)any(rnd);
-	sb.frozen_ms = (int64_t)(any(rnd) >> 1);
+	sb.frozen_ms = (int64_t)(any(rnd) % (FMT_FROZEN_MAX + 1));
 	sb.snap_number = sb.frozen_ms ? any(rnd) : 0;
 	fill(rnd, sb.uuid, sizeof(sb.uuid));
 	fill(rnd, sb.hash_seed, sizeof(sb.hash_seed));
@@ -114,7 +114,9 @@ TEST(test_format_files__superblock_fields_are_checked)
 		{ 48, 1, 4, EMDB_ERR_CORRUPT },
 		{ 100, 1, 4, EMDB_ERR_CORRUPT },
 		{ 104, 0, 8, EMDB_ERR_CORRUPT }, /* a number, but no snapshot */
-		{ 104, INT64_MAX, 8, EMDB_OK },
+		{ 104, FMT_FROZEN_MAX, 8, EMDB_OK },
+		{ 104, FMT_FROZEN_MAX + 1, 8, EMDB_ERR_CORRUPT }, /* no such time in ns */
+		{ 104, INT64_MAX, 8, EMDB_ERR_CORRUPT },
 		{ 104, UINT64_MAX, 8, EMDB_ERR_CORRUPT },
 		{ 112, UINT64_MAX, 8, EMDB_OK },
 		{ 120, 1, 4, EMDB_ERR_CORRUPT },
