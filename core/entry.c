@@ -51,6 +51,14 @@ void ns_attr(const struct ns *ns, struct emdb_attr *ret)
 
 /* ---- Entries ------------------------------------------------------------ */
 
+/* Is r what the slot says it is? Slots come from an image, too, and what they say is not taken on trust. */
+static bool is_slot_of(uint64_t slot, const struct rec *r)
+{
+	if (unlikely(slot & REF_SPECIAL))
+		return r->kind == REC_NS || r->kind == REC_LINK;
+	return r->kind == REC_PUT;
+}
+
 static emdb_err entry_load(emdb_db *db, uint64_t hash, uint64_t slot, struct entry *e)
 {
 	emdb_err err;
@@ -62,7 +70,7 @@ static emdb_err entry_load(emdb_db *db, uint64_t hash, uint64_t slot, struct ent
 	err = journal_rec_pinned(db->j, e->ref, &e->rec, &e->seg);
 	if (err)
 		return err;
-	if (!(e->rec.mask & REC_F_KEY))
+	if (unlikely(!(e->rec.mask & REC_F_KEY) || !is_slot_of(slot, &e->rec)))
 		return EMDB_ERR_CORRUPT;
 	e->id = rec_id(&e->rec, e->ref);
 	return EMDB_OK;

@@ -720,6 +720,33 @@ TEST(test_repair__an_image_that_does_not_fit)
 	CHECK_OK(check_store(&told));
 }
 
+/* As an image can say it: the slot of a namespace is one of a plain value. */
+static void forge_slot(emdb_db *db, const char *key)
+{
+	const uint64_t hash = entry_hash(db, EMDB_ROOT, key, strlen(key));
+	const unsigned int pin = epoch_pin(&db->epoch);
+	uint64_t slot;
+
+	CHECK_UEQ(hidx_find_pinned(&db->root->idx, hash, &slot, 1), 1);
+	epoch_unpin(&db->epoch, pin);
+	CHECK_OK(hidx_replace(&db->root->idx, hash, slot, slot ^ REF_SPECIAL));
+}
+
+/* A namespace was written to as if it were a value: what that left in the journal made no sense. */
+TEST(test_repair__a_slot_of_another_kind)
+{
+	emdb_db *db = store_new();
+	struct emdb_attr attr;
+
+	(void)mkns(db, EMDB_ROOT, "space");
+	put(db, EMDB_ROOT, "plain", "1");
+	forge_slot(db, "space");
+	forge_slot(db, "plain");
+	CHECK_EQ(emdb_node_lookup(db, EMDB_ROOT, "space", 5, &attr), EMDB_ERR_CORRUPT);
+	CHECK_EQ(emdb_node_lookup(db, EMDB_ROOT, "plain", 5, &attr), EMDB_ERR_CORRUPT);
+	CHECK_OK(emdb_close(db));
+}
+
 static emdb_db *open_verifying(void)
 {
 	const struct emdb_options o = { .size = sizeof(o),
