@@ -350,6 +350,8 @@ emdb_err put_batch(struct op *op, const struct emdb_item *it, struct batch *b, s
 	return err ? err : batch_add(b, &r);
 }
 
+#define MANY_AHEAD 8
+
 /* Does an item before this one remove its key? */
 static bool removed_before(const struct emdb_item *items, const struct emdb_item *it)
 {
@@ -410,6 +412,19 @@ static emdb_err many_add(emdb_db *db, struct ns *ns, const struct emdb_item *ite
 	return err ? err : batch_add(b, &r);
 }
 
+/* Looking for absent keys is waiting for memory: the index is asked for what follows meanwhile. */
+static void many_prefetch(emdb_db *db, const struct ns *ns, const struct emdb_item *items, size_t i,
+			  size_t n)
+{
+	const struct emdb_item *it;
+
+	if (n - i <= MANY_AHEAD)
+		return;
+	it = &items[i + MANY_AHEAD];
+	if (it->key_len <= EMDB_KEY_MAX)
+		hidx_prefetch_pinned(&ns->idx, entry_hash(db, ns->id, it->key, it->key_len));
+}
+
 emdb_err emdb_put_many(emdb_db *db, uint64_t ns_id, const struct emdb_item *items, size_t n)
 {
 	struct batch b = BATCH_INIT;
@@ -423,8 +438,10 @@ emdb_err emdb_put_many(emdb_db *db, uint64_t ns_id, const struct emdb_item *item
 	ns = ns_find_pinned(db, ns_id);
 	if (!ns)
 		err = EMDB_ERR_NOT_FOUND;
-	for (size_t i = 0; !err && i < n; i++)
+	for (size_t i = 0; !err && i < n; i++) {
+		many_prefetch(db, ns, items, i, n);
 		err = many_add(db, ns, items, &items[i], &b);
+	}
 	if (!err)
 		err = batch_commit(db, &b, 0);
 	hold_end(&h);
