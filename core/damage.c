@@ -66,6 +66,21 @@ struct loss *damage_add(struct damage *d, enum loss_kind kind)
 	return damage_loss(d, damage_losses(d) - 1);
 }
 
+struct loss *damage_add_slot_pinned(struct damage *d, const struct ns *ns,
+				    const struct hidx_slot *slot)
+{
+	struct loss *const l = damage_add(d, LOSS_ENTRY);
+
+	if (!l)
+		return NULL;
+	l->ns = ns->id;
+	l->hash = slot->hash;
+	l->slot = slot->value;
+	l->lsn = ref_lsn(slot->value);
+	slot_names_pinned(d->db, ns, slot->hash, slot->value, &l->rec_kind, &l->id);
+	return l;
+}
+
 void damage_name(struct damage *d, struct loss *l, const uint8_t *key, size_t len)
 {
 	l->name_at = d->names.len;
@@ -443,15 +458,9 @@ static void verify_entry(struct damage *d, const struct ns *ns, const struct hid
 
 	if (!is_loss(entry_read_pinned(d->db, slot->hash, slot->value, true, &e)))
 		return;
-	l = damage_add(d, LOSS_ENTRY);
-	if (!l)
-		return;
-	l->ns = ns->id;
-	l->hash = slot->hash;
-	l->slot = slot->value;
-	l->lsn = ref_lsn(slot->value);
-	slot_names_pinned(d->db, ns, slot->hash, slot->value, &l->rec_kind, &l->id);
-	damage_name_by_record(d, l);
+	l = damage_add_slot_pinned(d, ns, slot);
+	if (l)
+		damage_name_by_record(d, l);
 }
 
 static void verify_ns(struct damage *d, const struct ns *ns)

@@ -7,6 +7,9 @@
 
 /* NULL: out of memory, which d->err then says. */
 struct loss *damage_add(struct damage *d, enum loss_kind kind);
+/* A LOSS_ENTRY without its key: that of an index's slot.  NULL as above. */
+struct loss *damage_add_slot_pinned(struct damage *d, const struct ns *ns,
+				    const struct hidx_slot *slot);
 /* A LOSS_RANGE; neighbours are one. */
 void damage_add_range(struct damage *d, uint64_t id, const struct extent *x);
 void damage_name(struct damage *d, struct loss *l, const uint8_t *key, size_t len);

@@ -52,15 +52,9 @@ static void look_at_slot(const struct live *live, const struct ns *ns, const str
 
 	if (!suffers(live, slot->value))
 		return;
-	l = damage_add(d, LOSS_ENTRY);
-	if (!l)
-		return;
-	l->ns = ns->id;
-	l->hash = slot->hash;
-	l->slot = slot->value;
-	l->lsn = ref_lsn(slot->value);
-	slot_names_pinned(d->db, ns, slot->hash, slot->value, &l->rec_kind, &l->id);
-	name_entry(d, l);
+	l = damage_add_slot_pinned(d, ns, slot);
+	if (l)
+		name_entry(d, l);
 }
 
 static void look_at_ns(const struct live *live, uint64_t id)
