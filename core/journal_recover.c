@@ -15,6 +15,10 @@
  *	                            though others before them are not. The log ends here; all behind
  *	                            it is cut.
  *
+ * A segment may have been made of the file of a dead one, whose bytes then follow its last frame as
+ * zeros do elsewhere. They are no frames: their LSNs are those of another segment, and their CRCs
+ * begin with another salt. What is told to be torn or damaged ends where this segment's own do.
+ *
  * M can only be known after looking behind the first stop, so that is done once, before deciding.
  * Sealed segments must be good up to their length: their ends count for M.
  */
@@ -140,7 +144,7 @@ static uint64_t torn_bytes(const struct journal *j, size_t i, uint64_t off)
 		const uint64_t end = file_end(j->list[i]);
 
 		if (off < end)
-			n += segment_last_byte(j->list[i], off, end) - off;
+			n += segment_written(j->list[i], off, end) - off;
 	}
 	return n;
 }
@@ -241,7 +245,7 @@ static emdb_err judge_damage(struct walk *w, struct segment *s, uint64_t at, uin
 	if (!more) {
 		/* To the last byte that was written, as far as anybody can tell. */
 		if (at < file_end(s))
-			next = align_up(segment_last_byte(s, at, file_end(s)), 8);
+			next = align_up(segment_written(s, at, file_end(s)), 8);
 		next = max_u64(next, at + 8);
 		if (mark > s->base)
 			next = max_u64(next, mark - s->base);
@@ -316,7 +320,7 @@ static emdb_err walk_open(struct walk *w, size_t i, uint64_t off, enum verdict *
 	 * again.
 	 */
 	if (!err && *ret == LOG_ENDS && (w->alive || w->end->reason != FRAME_END))
-		w->end->torn_bytes = torn_bytes(w->j, i, off);
+		w->end->torn_bytes = torn_bytes(w->j, i, w->end->lsn - s->base);
 	return err;
 }
 

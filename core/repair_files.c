@@ -141,7 +141,7 @@ static emdb_err measure(struct repair *r, uint64_t id, uint64_t *ret_len, bool *
 		sealed = f.kind == FRAME_SEAL;
 	}
 	if (!sealed && last < end)
-		last = max_u64(last, min_u64(align_up(segment_last_byte(s, last, end), 8),
+		last = max_u64(last, min_u64(align_up(segment_written(s, last, end), 8),
 					     align_down(end, 8)));
 	*ret_len = last;
 	segment_unref(s);

@@ -446,8 +446,7 @@ emdb_err segment_scan(const struct segment *s, uint64_t off, uint64_t end, bool 
 	return EMDB_OK;
 }
 
-static EMDB_NOINLINE uint64_t last_byte(const struct segment *s, uint64_t off,
-					volatile uint64_t *at)
+static uint64_t last_byte(const struct segment *s, uint64_t off, volatile uint64_t *at)
 {
 	for (uint64_t end = *at; end > off; end--) {
 		*at = end;
@@ -462,7 +461,42 @@ static EMDB_NOINLINE uint64_t last_byte(const struct segment *s, uint64_t off,
 	return off;
 }
 
-uint64_t segment_last_byte(const struct segment *s, uint64_t off, uint64_t end)
+/*
+ * The end of the last frame of ours that begins in off..end-1, good or not; off: there is none.
+ * *ret_stale: there are frames of an earlier segment, whose file this one took over.
+ */
+static uint64_t last_own(const struct segment *s, uint64_t off, uint64_t end, bool *ret_stale)
+{
+	const uint64_t mask = segment_bytes(s) - 1;
+	uint64_t own = off;
+
+	*ret_stale = false;
+	for (uint64_t at = align_up(off, 8); at + FMT_FRAME_HEADER <= end; at += 8) {
+		const uint64_t lsn = get_u64(s->map + at + 8), id = lsn >> s->shift;
+		struct frame f;
+
+		/* A frame knows its place, in whichever segment. */
+		if (likely((lsn ^ at) & mask) || id == 0 || id > s->id ||
+		    fmt_frame_parse(s->map + at, segment_bytes(s) - at, lsn, false, 0, &f) !=
+			    FRAME_OK)
+			continue;
+		if (id < s->id)
+			*ret_stale = true;
+		else
+			own = max_u64(own, min_u64(at + f.len, end));
+	}
+	return own;
+}
+
+static EMDB_NOINLINE uint64_t written(const struct segment *s, uint64_t off, volatile uint64_t *at)
+{
+	bool stale;
+	const uint64_t own = last_own(s, off, *at, &stale);
+
+	return stale ? own : last_byte(s, off, at);
+}
+
+uint64_t segment_written(const struct segment *s, uint64_t off, uint64_t end)
 {
 	volatile uint64_t at = end;
 	struct guard g;
@@ -470,7 +504,7 @@ uint64_t segment_last_byte(const struct segment *s, uint64_t off, uint64_t end)
 
 	if (!guard_begin(&g))
 		return at;
-	n = last_byte(s, off, &at);
+	n = written(s, off, &at);
 	guard_end(&g);
 	return n;
 }

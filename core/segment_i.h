@@ -99,10 +99,12 @@ EMDB_CHECKED emdb_err segment_scan(const struct segment *s, uint64_t off, uint64
 				   enum frame_status *ret_st, struct frame *ret, uint64_t *ret_off);
 
 /*
- * One past the last byte that is not zero in off..end-1; off when all are. Unreadable counts as
- * not zero.
+ * One past the last byte of off..end-1 that was written to this segment, as far as its bytes tell;
+ * off when none was. Zeros were not; neither were, where there are frames of an earlier segment
+ * whose file this one took over, the bytes behind the last frame of its own. Unreadable counts as
+ * written.
  */
-uint64_t segment_last_byte(const struct segment *s, uint64_t off, uint64_t end);
+uint64_t segment_written(const struct segment *s, uint64_t off, uint64_t end);
 
 /* Hints that the frame or record at this offset is read soon. */
 void segment_prefetch(const struct segment *s, uint64_t off);

@@ -181,8 +181,8 @@ TEST(test_segment__scan)
 		at[i] = off;
 		off = put_frame(s, off, i, i * 17) + (i % 3) * 8;
 	}
-	CHECK_UEQ(segment_last_byte(s, off, 1u << SHIFT), off);
-	CHECK(segment_last_byte(s, FMT_SEG_HEADER, 1u << SHIFT) > at[19]);
+	CHECK_UEQ(segment_written(s, off, 1u << SHIFT), off);
+	CHECK(segment_written(s, FMT_SEG_HEADER, 1u << SHIFT) > at[19]);
 	for (got = FMT_SEG_HEADER;; got += f.len) {
 		CHECK_OK(segment_scan(s, got, 1u << SHIFT, false, &st, &f, &got));
 		if (st != FRAME_OK)
