@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * compact_i: the inside of compaction: compact_pick.c chooses, compact.c waits and
- * retires, compact_move.c empties a segment, compact_data.c does that for big objects.
+ * compact_i: the inside of compaction: compact_pick.c chooses, compact_run.c waits, empties and
+ * retires, compact_move.c copies what counts in a segment, compact_data.c that of big objects;
+ * compact.c has the thread and the call.
  */
 #ifndef EMDB_COMPACT_I_H
 #define EMDB_COMPACT_I_H
@@ -110,6 +111,11 @@ struct compactor {
 	bool runs; /* set at start, cleared at stop */
 };
 
+static inline bool compact_stopped(const struct compactor *c)
+{
+	return atomic_load_explicit(&c->stopping, memory_order_relaxed);
+}
+
 static inline bool compact_id_in(const uint64_t *ids, size_t n, uint64_t id)
 {
 	for (size_t i = 0; i < n; i++)
@@ -155,5 +161,33 @@ const struct journal_seg_info *compact_choose(emdb_db *db, const struct survey *
 /* Is segment i of the list worth it for somebody who asked? */
 bool compact_asked_for(emdb_db *db, const struct journal_seg_info *list, size_t n, size_t i,
 		       uint32_t percent);
+
+/* ---- Working (compact_run.c) ---- */
+
+/* Pause after an attempt that gained nothing. */
+#define COMPACT_BACKOFF_NS UINT64_C(10000000000)
+
+/* One run of the thread or of emdb_compact(). */
+struct compact_job {
+	emdb_db *db;
+	struct compactor *c;
+	bool background;
+	uint64_t rate;      /* bytes per second, 0: no limit */
+	uint64_t debt;      /* bytes not yet waited for */
+	uint64_t tail, own; /* journal_tail() at the last look, and what we wrote since */
+	uint64_t told;      /* bytes walked when progress was told last */
+	bool (*progress)(void *ctx, const struct emdb_compact_progress *p);
+	void *progress_ctx;
+	struct emdb_compact_progress p;
+	uint64_t before; /* done_bytes of the segments before this one */
+};
+
+/* False: the store is being closed. */
+bool compact_wait(emdb_db *db, uint64_t ns);
+/* Copies what counts in the segment; then it goes with the next compact_retire().  As compact_move(). */
+EMDB_CHECKED emdb_err compact_empty(struct compact_job *j, const struct journal_seg_info *seg);
+/* Retires what is ready; waits up to wait_ns_max for readers. */
+EMDB_CHECKED emdb_err compact_retire(emdb_db *db, struct compact_job *j, uint64_t wait_ns_max);
+void compact_grace_end(struct grace *g);
 
 #endif
