@@ -193,39 +193,77 @@ static emdb_err slots_reserve(struct image *im, size_t cap)
 	return EMDB_OK;
 }
 
-/* What the record of a namespace's or a LINK's entry names. */
-static void name_special_pinned(emdb_db *db, struct ckpt_slot *s)
+/* Is the slot in the index still? */
+static bool is_there_pinned(const struct ns *ns, const struct ckpt_slot *s)
 {
-	struct entry e;
+	uint64_t slots[16];
+	const size_t n = hidx_find_pinned(&ns->idx, s->hash, slots, ARRAY_SIZE(slots));
 
-	s->kind = 0;
-	s->id = 0;
-	if (entry_read_pinned(db, s->hash, s->ref, true, &e) ||
-	    (e.rec.kind != REC_NS && e.rec.kind != REC_LINK) || !e.id)
-		return;
-	s->kind = e.rec.kind;
-	s->id = e.id;
+	for (size_t i = 0; i < n && i < ARRAY_SIZE(slots); i++)
+		if (slots[i] == s->ref)
+			return true;
+	return n > ARRAY_SIZE(slots);
+}
+
+/*
+ * What the slots of namespaces and LINKs name, as their records say, or the index when a record
+ * cannot be read: an image that says neither would be refused. A slot that is gone since it was looked at
+ * counts as one that was gone before, and leaves the list. CORRUPT: nothing names one.
+ */
+static emdb_err name_specials_pinned(emdb_db *db, const struct ns *ns, struct ckpt_slot *s,
+				     size_t *n)
+{
+	bool lost = false;
+	size_t k = 0;
+
+	for (size_t i = 0; i < *n; i++) {
+		struct entry e;
+
+		if (!(s[i].ref & REF_SPECIAL))
+			continue;
+		if (!entry_read_pinned(db, s[i].hash, s[i].ref, true, &e) && e.id) {
+			s[i].kind = e.rec.kind;
+			s[i].id = e.id;
+		} else {
+			lost = true;
+		}
+	}
+	if (likely(!lost) || slots_name_pinned(db, ns, s, *n) == 0)
+		return EMDB_OK;
+	for (size_t i = 0; i < *n; i++) {
+		const bool named = !(s[i].ref & REF_SPECIAL) || s[i].id;
+
+		if (!named && is_there_pinned(ns, &s[i]))
+			return EMDB_ERR_CORRUPT;
+		if (named)
+			s[k++] = s[i];
+	}
+	*n = k;
+	return EMDB_OK;
 }
 
 /* Adds the entries of ns to the counts. */
 static void recount_ns_pinned(emdb_db *db, struct ns *ns)
 {
 	struct hidx_slot slots[STORE_WALK];
+	struct ckpt_slot named[STORE_WALK];
 	uint64_t hash = 0, records = 0, dirs = 0;
 	uint32_t tie = 0;
 	size_t n;
 
 	while ((n = hidx_walk_pinned(&ns->idx, hash, tie, slots, STORE_WALK)) != 0) {
-		for (size_t i = 0; i < n; i++) {
-			struct ckpt_slot s = { .hash = slots[i].hash, .ref = slots[i].value };
+		size_t k = n;
 
-			if (s.ref & REF_SPECIAL)
-				name_special_pinned(db, &s);
-			if (s.kind == REC_NS)
+		for (size_t i = 0; i < n; i++)
+			named[i] =
+				(struct ckpt_slot){ .hash = slots[i].hash, .ref = slots[i].value };
+		/* What nothing names is no namespace. */
+		(void)name_specials_pinned(db, ns, named, &k);
+		for (size_t i = 0; i < k; i++)
+			if (named[i].kind == REC_NS)
 				dirs++;
 			else
 				records++;
-		}
 		hash = slots[n - 1].hash;
 		tie = slots[n - 1].tie + 1;
 	}
@@ -257,30 +295,27 @@ void checkpoint_recount(emdb_db *db)
 /*
  * Looks at the next entries of ns from *hash on.  Entries of one hash are
  * looked at together, in one page, so none can slip through while others of its hash go.
- * *ret_more: the walk goes on at *hash.
+ * *ret_more: the walk goes on at *hash. BUSY: the page is too small for them.
  */
-static size_t look_pinned(struct image *im, const struct ns *ns, uint64_t *hash, bool *ret_more)
+static emdb_err look_pinned(struct image *im, const struct ns *ns, uint64_t *hash, size_t *ret_n,
+			    bool *ret_more)
 {
 	const size_t got = hidx_walk_pinned(&ns->idx, *hash, 0, im->slots, im->cap);
-	size_t n = got, count = 0;
+	size_t n = got;
 
+	*ret_n = 0;
 	*ret_more = got == im->cap;
 	if (*ret_more)
 		while (n > 0 && im->slots[n - 1].hash == im->slots[got - 1].hash)
 			n--;
-	for (size_t i = 0; i < n; i++) {
-		struct ckpt_slot *const s = &im->run[count];
-
-		if (ref_lsn(im->slots[i].value) >= im->lsn)
-			continue;
-		*s = (struct ckpt_slot){ .hash = im->slots[i].hash, .ref = im->slots[i].value };
-		if (s->ref & REF_SPECIAL)
-			name_special_pinned(im->db, s);
-		count++;
-	}
-	if (n)
-		*hash = im->slots[n - 1].hash + 1;
-	return n || !*ret_more ? count : SIZE_MAX;
+	if (n == 0)
+		return *ret_more ? EMDB_ERR_BUSY : EMDB_OK;
+	*hash = im->slots[n - 1].hash + 1;
+	for (size_t i = 0; i < n; i++)
+		if (ref_lsn(im->slots[i].value) < im->lsn)
+			im->run[(*ret_n)++] = (struct ckpt_slot){ .hash = im->slots[i].hash,
+								  .ref = im->slots[i].value };
+	return name_specials_pinned(im->db, ns, im->run, ret_n);
 }
 
 static void put_run(struct image *im, uint64_t ns, uint64_t total, const struct ckpt_slot *s,
@@ -307,15 +342,15 @@ static emdb_err write_index_of(struct image *im, uint64_t id)
 		unsigned int pin = epoch_pin(&db->epoch);
 		const struct ns *const ns = ns_find_pinned(db, id);
 		const uint64_t total = ns ? hidx_count(&ns->idx) : 0;
-		const size_t n = ns ? look_pinned(im, ns, &hash, &again) : 0;
+		size_t n = 0;
 
+		if (ns)
+			err = look_pinned(im, ns, &hash, &n, &again);
 		epoch_unpin(&db->epoch, pin);
 		if (!ns)
 			break; /* gone since: GONE will say so */
-		if (n == SIZE_MAX) {
+		if (err == EMDB_ERR_BUSY)
 			err = slots_reserve(im, im->cap * 2);
-			continue;
-		}
 		for (size_t i = 0; !err && i < n; i += RUN_MAX) {
 			const size_t k = min_size(n - i, RUN_MAX);
 

@@ -185,61 +185,93 @@ emdb_err entry_find_pinned(emdb_db *db, const struct ns *ns, uint64_t hash, cons
 
 /* ---- Entries whose record is lost ---------------------------------------- */
 
-struct owner {
+/* Slots of one namespace in the order of their hashes, for which owners are looked for. */
+struct wanted {
 	const struct ns *ns;
-	uint64_t hash, id;
+	struct ckpt_slot *slots;
+	size_t n, left;
 };
 
-/* objtab_sweep_big() callback: is that one of its names? */
-static bool owns_link(void *ctx, uint64_t id, struct big *big)
+/* The namespace (ref: its record) or big object (ref 0) with this id has an entry there. */
+static void offer(struct wanted *w, uint64_t hash, uint64_t ref, uint8_t kind, uint64_t id)
 {
-	struct owner *const o = ctx;
+	size_t lo = 0, hi = w->n;
+
+	while (lo < hi) {
+		const size_t mid = lo + (hi - lo) / 2;
+
+		if (w->slots[mid].hash < hash)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	for (; lo < w->n && w->slots[lo].hash == hash; lo++) {
+		struct ckpt_slot *const s = &w->slots[lo];
+
+		if (!(s->ref & REF_SPECIAL) || s->id || (ref && slot_ref(s->ref) != ref))
+			continue;
+		s->kind = kind;
+		s->id = id;
+		w->left--;
+		return;
+	}
+}
+
+/* objtab_sweep_big() callback: are they among its names? */
+static bool offer_links(void *ctx, uint64_t id, struct big *big)
+{
+	struct wanted *const w = ctx;
 
 	mutex_lock(&big->lock);
-	for (uint32_t i = 0; i < big->nlinks && !o->id; i++)
-		if (big->links[i].ns == o->ns->id && big->links[i].hash == o->hash)
-			o->id = id;
+	for (uint32_t i = 0; i < big->nlinks && w->left; i++)
+		if (big->links[i].ns == w->ns->id)
+			offer(w, big->links[i].hash, 0, REC_LINK, id);
 	mutex_unlock(&big->lock);
 	return false;
 }
 
-static uint64_t child_at_pinned(emdb_db *db, const struct ns *parent, uint64_t hash, uint64_t ref)
+static void offer_spaces_pinned(emdb_db *db, struct wanted *w)
 {
 	struct hidx_slot slots[STORE_WALK];
 	uint64_t from = 0;
 	size_t n;
 
-	while ((n = hidx_walk_pinned(&db->nstab, from, 0, slots, STORE_WALK)) != 0) {
+	while (w->left && (n = hidx_walk_pinned(&db->nstab, from, 0, slots, STORE_WALK)) != 0) {
 		for (size_t i = 0; i < n; i++) {
 			const struct ns *const ns = (const struct ns *)(uintptr_t)slots[i].value;
 
-			if (atomic_load(&ns->attached) && atomic_load(&ns->parent) == parent->id &&
-			    atomic_load(&ns->hash) == hash && atomic_load(&ns->ref) == ref)
-				return ns->id;
+			if (atomic_load(&ns->attached) && atomic_load(&ns->parent) == w->ns->id)
+				offer(w, atomic_load(&ns->hash), atomic_load(&ns->ref), REC_NS,
+				      ns->id);
 		}
 		if (slots[n - 1].hash == UINT64_MAX)
 			break;
 		from = slots[n - 1].hash + 1;
 	}
-	return 0;
+}
+
+size_t slots_name_pinned(emdb_db *db, const struct ns *ns, struct ckpt_slot *slots, size_t n)
+{
+	struct wanted w = { .ns = ns, .slots = slots, .n = n };
+
+	for (size_t i = 0; i < n; i++)
+		w.left += slots[i].ref & REF_SPECIAL && !slots[i].id;
+	if (w.left)
+		offer_spaces_pinned(db, &w);
+	if (w.left)
+		objtab_sweep_big(db, offer_links, &w);
+	return w.left;
 }
 
 void slot_names_pinned(emdb_db *db, const struct ns *ns, uint64_t hash, uint64_t slot,
 		       uint8_t *ret_kind, uint64_t *ret_id)
 {
-	struct owner o = { .ns = ns, .hash = hash };
+	struct ckpt_slot s = { .hash = hash, .ref = slot };
 
-	*ret_kind = REC_PUT;
-	*ret_id = 0;
-	if (!(slot & REF_SPECIAL))
-		return;
-	*ret_id = child_at_pinned(db, ns, hash, slot_ref(slot));
-	*ret_kind = REC_NS;
-	if (*ret_id)
-		return;
-	objtab_sweep_big(db, owns_link, &o);
-	*ret_id = o.id;
-	*ret_kind = REC_LINK;
+	s.kind = slot & REF_SPECIAL ? REC_LINK : REC_PUT;
+	(void)slots_name_pinned(db, ns, &s, 1);
+	*ret_kind = s.kind;
+	*ret_id = s.id;
 }
 
 void entry_lost_pinned(emdb_db *db, const struct ns *ns, uint64_t hash, uint64_t slot,

@@ -168,7 +168,7 @@
  *               in all (about), varint n > 0, varint hash / 8 of the first, then n
  *               entries in order of hash: varint distance / 8 from the hash before
  *               (the first: 0), varint ref; with bit 2 of the ref u8 kind of the
- *               record (NS, LINK; 0: could not be read) and varint id of what it
+ *               record (NS, LINK; 0: unknown, not written) and varint id of what it
  *               names (0 with kind 0).  The runs of a namespace follow each other
  *   3 OBJECTS   per object with an INODE record: varints id (not 0), as-of, size,
  *               zigzag ctime, mtime, atime, btime, varints deadline, rdev, ref of

@@ -37,7 +37,7 @@
 #include "core/emdb.h"
 #include "core/epoch.h"
 #include "core/extent.h"
-#include "core/format.h"
+#include "core/format_ckpt.h"
 #include "core/guard.h"
 #include "core/index_hash.h"
 #include "core/index_ord.h"
@@ -348,7 +348,13 @@ static inline bool is_loss(emdb_err err)
 {
 	return err == EMDB_ERR_CORRUPT || err == EMDB_ERR_IO;
 }
-/* The namespace or big object whose entry a slot with REF_SPECIAL is; *ret_id 0: neither. */
+/*
+ * Sets kind and id of those slots with REF_SPECIAL that have no id, to what the index knows without their records:
+ * the namespace or big object whose entry each is. They are of one namespace, in the order of their hashes.
+ * Returns for how many there is neither. Costs a walk through all namespaces and big objects.
+ */
+size_t slots_name_pinned(emdb_db *db, const struct ns *ns, struct ckpt_slot *slots, size_t n);
+/* The same of one; *ret_id 0: neither. */
 void slot_names_pinned(emdb_db *db, const struct ns *ns, uint64_t hash, uint64_t slot,
 		       uint8_t *ret_kind, uint64_t *ret_id);
 /* Reads the record of one index slot.  NOT_FOUND: expired (unless raw). */
