@@ -772,11 +772,49 @@ TEST(test_damage__random_in_a_snapshot)
 	random_damage(SNAPSHOT, "snapshot");
 }
 
-/* Every byte of every file (one of several in the short run), and every place to cut or to zero. */
+/*
+ * Every region of every file: a bit of each byte, in turn, each unit of each size zeroed, and the file cut before
+ * each byte. The short run takes some of each.
+ */
+static const struct sweep {
+	int kind;
+	size_t unit;
+} sweeps[] = { { FLIP, 1 }, { ZERO, 8 }, { ZERO, 64 }, { ZERO, 512 }, { CUT, 1 } };
+
+/* From one region to the next. */
+static size_t sweep_step(size_t unit)
+{
+	const size_t step = (long_run() ? 1 : 1009) * SLOWER;
+
+	return (step + unit - 1) / unit * unit;
+}
+
+static void sweep_file(enum sample s, unsigned int file, const struct sweep *w, struct file *room,
+		       struct tally *t)
+{
+	const size_t used = files[file].used, step = sweep_step(w->unit);
+
+	for (size_t at = 0; at < used; at += step) {
+		const struct mutation m = { .file = file,
+					    .kind = w->kind,
+					    .at = at,
+					    .n = min_size(w->unit, used - at),
+					    .value = at / step };
+
+		/* What is zero already. */
+		if (!mutate(&m, room))
+			continue;
+		put_mutation(&m, room);
+		one_open(&m, EMDB_VERIFY_FIRST, t);
+		if (t->tried % 32 == 0 && s != SNAPSHOT)
+			one_repair(&m, room, t);
+		take_back(&m, room);
+	}
+}
+
 TEST(test_damage__every_region)
 {
-	const bool is_long = long_run();
-	const size_t step = is_long ? SLOWER : 251 * SLOWER;
+	uint64_t tried[KINDS] = { 0 }, wrong = 0;
 
 	for (int s = 0; s < SAMPLES; s++) {
 		struct tally t = { .tried = 0 };
@@ -785,32 +823,22 @@ TEST(test_damage__every_region)
 		CHECK(f.data != NULL);
 		rng = 5;
 		make_sample((enum sample)s);
-		for (unsigned int i = 0; i < nfiles; i++) {
-			for (size_t at = 0; at < files[i].used; at += step) {
-				struct mutation m = {
-					.file = i, .kind = FLIP, .at = at, .value = at / step
-				};
+		for (size_t k = 0; k < ARRAY_SIZE(sweeps); k++) {
+			const uint64_t before = t.tried;
 
-				if (at % 512 < step)
-					m = (struct mutation){ .file = i,
-							       .kind = at / 512 % 2 ? ZERO : CUT,
-							       .at = at & ~(size_t)511,
-							       .n = 512 };
-				m.n = min_size(m.n, files[i].used - m.at);
-				if (!mutate(&m, &f))
-					continue;
-				put_mutation(&m, &f);
-				one_open(&m, EMDB_VERIFY_FIRST, &t);
-				if (t.tried % 32 == 0 && s != SNAPSHOT)
-					one_repair(&m, &f, &t);
-				take_back(&m, &f);
-			}
+			for (unsigned int i = 0; i < nfiles; i++)
+				sweep_file((enum sample)s, i, &sweeps[k], &f, &t);
+			tried[sweeps[k].kind] += t.tried - before;
 		}
 		print_tally("regions", &t);
-		CHECK_UEQ(t.wrong, 0);
+		wrong += t.wrong;
 		free(f.data);
 		forget_sample();
 	}
+	printf("%" PRIu64 " flips, %" PRIu64 " zeroed, %" PRIu64
+	       " truncated, wrong served: %" PRIu64 "\n",
+	       tried[FLIP], tried[ZERO], tried[CUT], wrong);
+	CHECK_UEQ(wrong, 0);
 }
 
 /* The control: a store that does not check sums must be caught serving something else. */
