@@ -385,7 +385,7 @@ bool fmt_xattr_next(struct cur *c, const char **name, size_t *name_len, const ui
 	len = cur_u8(c);
 	n = cur_bytes(c, len);
 	*value = cur_blob(c, EMDB_XATTR_VALUE_MAX, value_len);
-	if (c->err || len == 0 || memchr(n, 0, len)) {
+	if (c->err || !n || len == 0 || memchr(n, 0, len)) {
 		c->err = true;
 		return false;
 	}

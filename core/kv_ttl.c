@@ -61,19 +61,20 @@ struct retime {
 	int64_t set;    /* the new one, 0: none */
 	int64_t extend; /* when not 0: by so much later, from now when there is none */
 	int64_t was;    /* out: before */
+	int64_t is;     /* out: after */
 };
 
-static emdb_err retime(struct retime *rt, int64_t now_ms, int64_t *ret)
+static emdb_err retime(struct retime *rt, int64_t now_ms)
 {
 	const int64_t from = rt->was ? rt->was : now_ms;
 
 	if (rt->extend == 0) {
-		*ret = rt->set;
+		rt->is = rt->set;
 		return EMDB_OK;
 	}
 	if (rt->extend > TTL_MAX_MS - from)
 		return EMDB_ERR_OVERFLOW;
-	*ret = from + rt->extend;
+	rt->is = from + rt->extend;
 	return EMDB_OK;
 }
 
@@ -128,7 +129,7 @@ static emdb_err promote_and_set(struct op *op, int64_t expires_ms)
 }
 
 /* BUSY: only exclusively. */
-static emdb_err retime_locked(struct op *op, struct retime *rt, int64_t *ret_expires)
+static emdb_err retime_locked(struct op *op, struct retime *rt)
 {
 	emdb_err err;
 
@@ -140,19 +141,18 @@ static emdb_err retime_locked(struct op *op, struct retime *rt, int64_t *ret_exp
 	if (op->entry.rec.kind == REC_NS)
 		return EMDB_ERR_IS_NS;
 	rt->was = entry_expires_pinned(op->db, &op->entry);
-	err = retime(rt, db_now_ms(op->db), ret_expires);
+	err = retime(rt, db_now_ms(op->db));
 	if (err)
 		return err;
 	if (op->entry.rec.kind == REC_PUT && !must_promote(&op->entry))
-		return set_plain(op, *ret_expires);
+		return set_plain(op, rt->is);
 	if (!op->hold.exclusive)
 		return EMDB_ERR_BUSY;
-	return op->entry.rec.kind == REC_PUT ? promote_and_set(op, *ret_expires)
-					     : set_big(op, *ret_expires);
+	return op->entry.rec.kind == REC_PUT ? promote_and_set(op, rt->is) : set_big(op, rt->is);
 }
 
 static emdb_err ttl_change(emdb_db *db, uint64_t ns, const void *key, size_t key_len,
-			   struct retime *rt, int64_t *ret_expires)
+			   struct retime *rt)
 {
 	bool exclusive = false;
 	struct op op;
@@ -162,9 +162,9 @@ static emdb_err ttl_change(emdb_db *db, uint64_t ns, const void *key, size_t key
 		err = op_begin(db, ns, key, key_len, exclusive, &op);
 		if (err)
 			return err;
-		err = op_done(&op, retime_locked(&op, rt, ret_expires));
+		err = op_done(&op, retime_locked(&op, rt));
 	} while (err == EMDB_ERR_BUSY && (exclusive = !exclusive));
-	if (!err && ttl_expired(*ret_expires, db_now_ms(db))) {
+	if (!err && ttl_expired(rt->is, db_now_ms(db))) {
 		uint64_t removed;
 
 		/* A deadline in the past deletes now. */
@@ -176,21 +176,19 @@ static emdb_err ttl_change(emdb_db *db, uint64_t ns, const void *key, size_t key
 emdb_err emdb_ttl_set(emdb_db *db, uint64_t ns, const void *key, size_t key_len, int64_t expires_ms)
 {
 	struct retime rt = { .set = expires_ms == EMDB_TTL_NEVER ? 0 : expires_ms };
-	int64_t expires;
 
 	if (expires_ms != EMDB_TTL_NEVER && expires_ms <= 0)
 		return EMDB_ERR_INVAL;
 	if (expires_ms > TTL_MAX_MS)
 		return EMDB_ERR_OVERFLOW;
-	return ttl_change(db, ns, key, key_len, &rt, &expires);
+	return ttl_change(db, ns, key, key_len, &rt);
 }
 
 emdb_err emdb_ttl_persist(emdb_db *db, uint64_t ns, const void *key, size_t key_len,
 			  bool *ret_had_deadline)
 {
 	struct retime rt = { .set = 0 };
-	int64_t expires;
-	const emdb_err err = ttl_change(db, ns, key, key_len, &rt, &expires);
+	const emdb_err err = ttl_change(db, ns, key, key_len, &rt);
 
 	if (!err && ret_had_deadline)
 		*ret_had_deadline = rt.was != 0;
@@ -201,14 +199,13 @@ emdb_err emdb_ttl_extend(emdb_db *db, uint64_t ns, const void *key, size_t key_l
 			 int64_t *ret_expires_ms)
 {
 	struct retime rt = { .extend = by_ms };
-	int64_t expires;
 	emdb_err err;
 
 	if (by_ms <= 0)
 		return EMDB_ERR_INVAL;
-	err = ttl_change(db, ns, key, key_len, &rt, &expires);
+	err = ttl_change(db, ns, key, key_len, &rt);
 	if (!err && ret_expires_ms)
-		*ret_expires_ms = expires;
+		*ret_expires_ms = rt.is;
 	return err;
 }
 

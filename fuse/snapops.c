@@ -45,12 +45,11 @@ static void call_free(struct call *c)
 	free(c);
 }
 
-static bool copy_text(char **text)
+/* False: no memory. */
+static bool copy_text(const char *text, char **ret)
 {
-	if (*text == NULL)
-		return true;
-	*text = strdup(*text);
-	return *text != NULL;
+	*ret = text != NULL ? strdup(text) : NULL;
+	return text == NULL || *ret != NULL;
 }
 
 /* With its own strings; NULL: no memory. */
@@ -61,9 +60,8 @@ static struct call *call_copy(const struct call *c)
 	if (copy == NULL)
 		return NULL;
 	*copy = *c;
-	if (!copy_text(&copy->name))
-		copy->new_name = NULL;
-	else if (copy_text(&copy->new_name))
+	copy->new_name = NULL;
+	if (copy_text(c->name, &copy->name) && copy_text(c->new_name, &copy->new_name))
 		return copy;
 	call_free(copy);
 	return NULL;

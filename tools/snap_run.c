@@ -264,11 +264,13 @@ static int run_command(struct run *r, const struct cli_args *args)
 	char **const argv = command_of(args, r->mountpoint);
 	int code;
 
-	if (!argv || setenv("EMDB_SNAPSHOT_PATH", r->mountpoint, 1))
-		return cli_fail_err(r->cli, EMDB_ERR_NOMEM, r->path);
-	code = spawn(argv, false);
-	if (code == CLI_NO_COMMAND || code == CLI_CANNOT_RUN)
-		cli_warn(r->cli, "%s: cannot run it", argv[0]);
+	if (!argv || setenv("EMDB_SNAPSHOT_PATH", r->mountpoint, 1)) {
+		code = cli_fail_err(r->cli, EMDB_ERR_NOMEM, r->path);
+	} else {
+		code = spawn(argv, false);
+		if (code == CLI_NO_COMMAND || code == CLI_CANNOT_RUN)
+			cli_warn(r->cli, "%s: cannot run it", argv[0]);
+	}
 	words_free(argv);
 	return code;
 }

@@ -31,8 +31,9 @@ struct todo {
 
 /* The first name of an object that has several. */
 struct named {
-	uint64_t id; /* 0: free */
-	char *path;
+	struct named *next; /* of all */
+	uint64_t id;
+	char path[];
 };
 
 struct export
@@ -48,62 +49,76 @@ struct export
 	bool nomem;
 	struct todo *todo;
 	size_t todo_count, todo_cap;
-	struct named *named; /* open addressing by id */
+	struct named *named;
+	struct named **by_id; /* them, by open addressing; NULL: free */
 	size_t named_count, named_cap;
 	char *buf;
 };
 
 /* ---- Names of objects with several ---- */
 
-static size_t named_slot(const struct export *x, uint64_t id)
+static struct named **named_slot(const struct export *x, uint64_t id)
 {
 	size_t i = (size_t)(id * UINT64_C(0x9e3779b97f4a7c15) >> 20) & (x->named_cap - 1);
 
-	while (x->named[i].id && x->named[i].id != id)
+	while (x->by_id[i] && x->by_id[i]->id != id)
 		i = (i + 1) & (x->named_cap - 1);
-	return i;
+	return &x->by_id[i];
 }
 
 static bool named_grow(struct export *x)
 {
-	const struct export old = *x;
-	size_t i;
+	const size_t cap = x->named_cap ? x->named_cap * 2 : NAMES_START;
+	struct named **by_id, *n;
 
 	if (x->named_cap && x->named_count * 2 < x->named_cap)
 		return true;
-	x->named_cap = old.named_cap ? old.named_cap * 2 : NAMES_START;
-	x->named = calloc(x->named_cap, sizeof(*x->named));
-	if (!x->named) {
-		x->named = old.named;
-		x->named_cap = old.named_cap;
+	by_id = calloc(cap, sizeof(struct named *));
+	if (!by_id)
 		return false;
-	}
-	for (i = 0; i < old.named_cap; i++)
-		if (old.named[i].id)
-			x->named[named_slot(x, old.named[i].id)] = old.named[i];
-	free(old.named);
+	free(x->by_id);
+	x->by_id = by_id;
+	x->named_cap = cap;
+	for (n = x->named; n; n = n->next)
+		*named_slot(x, n->id) = n;
 	return true;
 }
 
 /* The name under which the object is in the archive; this one from now on if NULL comes. */
 static const char *named_before(struct export *x, uint64_t id, const char *path)
 {
-	size_t i;
+	const size_t size = strlen(path) + 1;
+	struct named **at, *n;
 
 	if (!named_grow(x)) {
 		x->nomem = true;
 		return NULL;
 	}
-	i = named_slot(x, id);
-	if (x->named[i].id)
-		return x->named[i].path;
-	x->named[i].path = strdup(path);
-	x->nomem = !x->named[i].path;
-	if (x->named[i].path) {
-		x->named[i].id = id;
-		x->named_count++;
+	at = named_slot(x, id);
+	if (*at)
+		return (*at)->path;
+	n = malloc(sizeof(*n) + size);
+	if (!n) {
+		x->nomem = true;
+		return NULL;
 	}
+	n->next = x->named;
+	n->id = id;
+	memcpy(n->path, path, size);
+	x->named = *at = n;
+	x->named_count++;
 	return NULL;
+}
+
+static void named_release(struct export *x)
+{
+	struct named *n;
+
+	while ((n = x->named)) {
+		x->named = n->next;
+		free(n);
+	}
+	free(x->by_id);
 }
 
 /* ---- Attributes ---- */
@@ -394,7 +409,7 @@ emdb_err tar_export(emdb_db *db, uint64_t ns, struct archive *out, tar_tell_fn t
 		    struct tar_report *report)
 {
 	struct export *const x = calloc(1, sizeof(*x));
-	char *const root = strdup("");
+	char *root = strdup("");
 	emdb_err err = EMDB_ERR_NOMEM;
 	size_t i;
 
@@ -407,10 +422,9 @@ emdb_err tar_export(emdb_db *db, uint64_t ns, struct archive *out, tar_tell_fn t
 	x->ctx = ctx;
 	x->r = report;
 	x->buf = malloc(PIECE);
-	if (!x->buf || !push(x, ns, root)) {
-		free(root);
+	if (!x->buf || !push(x, ns, root))
 		goto out;
-	}
+	root = NULL;
 	err = EMDB_OK;
 	while (!err && x->todo_count) {
 		const struct todo t = x->todo[--x->todo_count];
@@ -421,15 +435,12 @@ emdb_err tar_export(emdb_db *db, uint64_t ns, struct archive *out, tar_tell_fn t
 out:
 	for (i = 0; x && i < x->todo_count; i++)
 		free(x->todo[i].path);
-	for (i = 0; x && i < x->named_cap; i++)
-		free(x->named[i].path);
 	if (x) {
 		free(x->todo);
-		free(x->named);
+		named_release(x);
 		free(x->buf);
-	} else {
-		free(root);
 	}
+	free(root);
 	free(x);
 	return err;
 }

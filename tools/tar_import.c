@@ -26,8 +26,10 @@ struct dir_times {
 
 /* A namespace whose name in the archive is not its key. */
 struct special {
-	char *path; /* without '/' at its ends */
+	struct special *next;
 	uint64_t id;
+	size_t len;
+	char path[]; /* without '/' at its ends */
 };
 
 struct import {
@@ -39,7 +41,7 @@ struct import {
 	struct tar_report *r;
 	struct dir_times *dirs;
 	size_t dir_count, dir_cap;
-	struct special *special;
+	struct special *special; /* the last one first */
 	size_t special_count;
 	/* The namespace that was looked up last: entries of one come together. */
 	char *last_path;
@@ -97,11 +99,11 @@ static char *clean(const char *path)
 
 static const struct special *find_special(const struct import *m, const char *path, size_t n)
 {
-	size_t i;
+	const struct special *s;
 
-	for (i = 0; i < m->special_count; i++)
-		if (strlen(m->special[i].path) == n && memcmp(m->special[i].path, path, n) == 0)
-			return &m->special[i];
+	for (s = m->special; s; s = s->next)
+		if (s->len == n && memcmp(s->path, path, n) == 0)
+			return s;
 	return NULL;
 }
 
@@ -266,18 +268,19 @@ static emdb_err remember_times(struct import *m, uint64_t id, const struct emdb_
 
 static emdb_err remember_special(struct import *m, const char *path, uint64_t id)
 {
+	const size_t len = strlen(path);
 	struct special *s;
 
 	if (m->special_count == SPECIAL_MAX)
 		return EMDB_ERR_UNSUPPORTED;
-	s = reallocarray(m->special, m->special_count + 1, sizeof(*s));
+	s = malloc(sizeof(*s) + len);
 	if (!s)
 		return EMDB_ERR_NOMEM;
+	s->next = m->special;
+	s->id = id;
+	s->len = len;
+	memcpy(s->path, path, len);
 	m->special = s;
-	s[m->special_count].path = strdup(path);
-	s[m->special_count].id = id;
-	if (!s[m->special_count].path)
-		return EMDB_ERR_NOMEM;
 	m->special_count++;
 	return EMDB_OK;
 }
@@ -532,11 +535,12 @@ static emdb_err set_times(struct import *m)
 
 static void release(struct import *m)
 {
-	size_t i;
+	struct special *s;
 
-	for (i = 0; i < m->special_count; i++)
-		free(m->special[i].path);
-	free(m->special);
+	while ((s = m->special)) {
+		m->special = s->next;
+		free(s);
+	}
 	free(m->dirs);
 	free(m->last_path);
 }
