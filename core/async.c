@@ -307,7 +307,8 @@ emdb_err emdb_async_new(emdb_db *db, const struct emdb_async_options *opts, emdb
 	rc = async->slots ? io_event_new(&async->fd) : -ENOMEM;
 	threads = opts->threads ? opts->threads : THREADS_DEFAULT;
 	while (rc == 0 && async->nthreads < threads) {
-		rc = thread_start(&async->threads[async->nthreads], worker_main, async);
+		rc = thread_start(&async->threads[async->nthreads], "emdb-async", worker_main,
+				  async);
 		async->nthreads += rc == 0;
 	}
 	if (rc == 0) {

@@ -971,7 +971,7 @@ emdb_err checkpoint_start(emdb_db *db, uint64_t replayed)
 	if (db->memory)
 		return EMDB_OK;
 	remove_debris(db);
-	if (thread_start(&k->thread, background_main, db))
+	if (thread_start(&k->thread, "emdb-checkpoint", background_main, db))
 		return EMDB_ERR_NOMEM;
 	k->runs = true;
 	return EMDB_OK;

@@ -116,7 +116,7 @@ int compact_start(emdb_db *db, const struct emdb_options *o)
 	db->compact = c;
 	if (o->compact_percent < 0)
 		return 0;
-	ret = thread_start(&c->thread, compactor_main, db);
+	ret = thread_start(&c->thread, "emdb-compact", compactor_main, db);
 	c->runs = ret == 0;
 	return ret;
 }

@@ -249,7 +249,7 @@ int expire_start(emdb_db *db)
 
 	if (db->read_only || db->sweep_interval_ms == 0)
 		return 0;
-	ret = thread_start(&db->sweeper, sweeper_main, db);
+	ret = thread_start(&db->sweeper, "emdb-sweep", sweeper_main, db);
 	db->sweeper_runs = ret == 0;
 	return ret;
 }

@@ -406,8 +406,8 @@ static void *keeper_main(void *arg)
 
 emdb_err threads_start(struct journal *j)
 {
-	j->flusher_runs = thread_start(&j->flusher, flusher_main, j) == 0;
-	j->keeper_runs = thread_start(&j->keeper, keeper_main, j) == 0;
+	j->flusher_runs = thread_start(&j->flusher, "emdb-flush", flusher_main, j) == 0;
+	j->keeper_runs = thread_start(&j->keeper, "emdb-keep", keeper_main, j) == 0;
 	if (j->flusher_runs && j->keeper_runs)
 		return EMDB_OK;
 	threads_stop(j);

@@ -279,7 +279,7 @@ EMDB_NO_TSA bool cond_wait_until(struct cond *c, struct mutex *m, uint64_t deadl
 
 /* ---- Threads ---- */
 
-int thread_start(pthread_t *ret, void *(*fn)(void *arg), void *arg)
+int thread_start(pthread_t *ret, const char *name, void *(*fn)(void *arg), void *arg)
 {
 	sigset_t all, before;
 	int rc;
@@ -292,5 +292,7 @@ int thread_start(pthread_t *ret, void *(*fn)(void *arg), void *arg)
 	(void)pthread_sigmask(SIG_SETMASK, &all, &before);
 	rc = pthread_create(ret, NULL, fn, arg);
 	(void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+	if (rc == 0)
+		(void)pthread_setname_np(*ret, name);
 	return -rc;
 }

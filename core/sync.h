@@ -137,9 +137,11 @@ bool cond_wait_until(struct cond *c, struct mutex *m, uint64_t deadline_ns) EMDB
 
 /*
  * pthread_create with all signals blocked but those of a fault: they are the program's, not ours.
+ * The name, of at most 15 bytes, is for people: "top -H", debuggers and profiles show it.
  * 0 or a negative errno.
  */
-int thread_start(pthread_t *ret, void *(*fn)(void *arg), void *arg) EMDB_MUST_CHECK;
+int thread_start(pthread_t *ret, const char *name, void *(*fn)(void *arg),
+		 void *arg) EMDB_MUST_CHECK;
 
 /* ---- Debug ---- */
 

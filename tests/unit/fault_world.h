@@ -181,13 +181,13 @@ void __wrap_io_event_close(int fd)
 	__real_io_event_close(fd);
 }
 
-int __real_thread_start(pthread_t *ret, void *(*fn)(void *arg), void *arg);
-int __wrap_thread_start(pthread_t *ret, void *(*fn)(void *arg), void *arg);
-int __wrap_thread_start(pthread_t *ret, void *(*fn)(void *arg), void *arg)
+int __real_thread_start(pthread_t *ret, const char *name, void *(*fn)(void *arg), void *arg);
+int __wrap_thread_start(pthread_t *ret, const char *name, void *(*fn)(void *arg), void *arg);
+int __wrap_thread_start(pthread_t *ret, const char *name, void *(*fn)(void *arg), void *arg)
 {
 	if (host.inject && host.inject->threads && host_fails())
 		return -EAGAIN;
-	return __real_thread_start(ret, fn, arg);
+	return __real_thread_start(ret, name, fn, arg);
 }
 
 /* ---- The sample ---- */
