@@ -2,14 +2,19 @@
 /*
  * nullfs: the floor of any FUSE file system, for comparison.
  *
- *	nullfs MOUNTPOINT [-o opt,...] [-a]
+ *	nullfs MOUNTPOINT [-o opt,...] [-a | -s FILE]
  *
  * Files live in plain memory and are gone in the end.  It shares the daemon's
  * connection to the kernel (fuse/session.c: flags, transport, threads), asks
  * for the same requests, and does next to nothing for each: what the daemon
- * takes longer is its own doing.  With -a another thread answers fsync(2), as the
- * daemon's flusher does, to put libfuse under that stress without a disk.  Only what benchmarks need is there: no hard
+ * takes longer is its own doing.  Only what benchmarks need is there: no hard
  * links, no extended attributes, no device files, nobody else's files.
+ *
+ * With -a another thread answers fsync(2), as the daemon's flusher does, to put
+ * libfuse under that stress without a disk.  With -s that thread first writes
+ * a block of FILE over and has the disk flushed, once for all who wait: nothing
+ * that is durable can take less.  The block is always the same, so the
+ * file system below has only data to write, and no metadata.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -20,6 +25,7 @@
 #include <string.h>
 #include <sys/statvfs.h>
 #include <time.h>
+#include <unistd.h>
 
 #include "core/emdb.h"
 #include "fuse/fs.h"
@@ -28,9 +34,10 @@
 #include "fuse/session.h"
 #include "fuse/uring.h"
 
-#define ROOT      1u
-#define DATA_MIN  256u
-#define HASH_BITS 20
+#define ROOT       1u
+#define DATA_MIN   256u
+#define HASH_BITS  20
+#define DISK_BLOCK 4096u
 
 struct node {
 	struct stat st;
@@ -541,18 +548,43 @@ struct waiting {
 };
 
 static struct {
-	bool on; /* immutable while requests come */
+	bool on;  /* immutable while requests come, as is disk */
+	int disk; /* -1: nothing is durable */
 	pthread_t thread;
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	struct waiting *first; /* guarded by lock, as is stop */
 	bool stop;
-} other = { .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+} other = { .disk = -1, .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
+
+/* An errno. */
+static int flush_disk(void)
+{
+	static const char block[DISK_BLOCK] = { 1 };
+
+	if (other.disk == -1)
+		return 0;
+	if (pwrite(other.disk, block, sizeof(block), 0) != (ssize_t)sizeof(block))
+		return EIO;
+	return fdatasync(other.disk) == 0 ? 0 : errno;
+}
+
+/* The file has no name from here on, so that nothing is left of it. */
+static bool open_disk(const char *path)
+{
+	other.disk = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+	if (other.disk == -1) {
+		log_error("%s: %s", path, strerror(errno));
+		return false;
+	}
+	return unlink(path) == 0 && flush_disk() == 0;
+}
 
 static void *other_main(void *arg)
 {
 	struct waiting *w, *next;
 	bool stop;
+	int err;
 
 	(void)arg;
 	do {
@@ -563,9 +595,10 @@ static void *other_main(void *arg)
 		other.first = NULL;
 		stop = other.stop;
 		(void)pthread_mutex_unlock(&other.lock);
+		err = w == NULL ? 0 : flush_disk();
 		for (; w != NULL; w = next) {
 			next = w->next;
-			(void)fuse_reply_err(w->req, 0);
+			(void)fuse_reply_err(w->req, err);
 			free(w);
 		}
 	} while (!stop);
@@ -735,17 +768,22 @@ int main(int argc, char **argv)
 	pthread_t thread;
 	int i, code = 1;
 
+	log_init("nullfs", EMDB_LOG_INFO);
 	if (argc > 2 && strcmp(argv[argc - 1], "-a") == 0) {
 		other.on = true;
 		argc--;
+	} else if (argc > 3 && strcmp(argv[argc - 2], "-s") == 0) {
+		if (!open_disk(argv[argc - 1]))
+			return 1;
+		other.on = true;
+		argc -= 2;
 	}
 	if (argc < 2 || argc > 6) {
-		(void)fputs("usage: nullfs MOUNTPOINT [-o opt,...] [-a]\n", stderr);
+		(void)fputs("usage: nullfs MOUNTPOINT [-o opt,...] [-a | -s FILE]\n", stderr);
 		return 2;
 	}
 	for (i = 1; i < argc; i++)
 		args[i + 1] = argv[i];
-	log_init("nullfs", EMDB_LOG_INFO);
 	log_take_libfuse();
 	if (!options_parse(argc + 1, args, &options)) {
 		log_error("%s", options.error);

@@ -91,7 +91,7 @@ emdbfs_at() {
 }
 bare_at() {
 	mkdir "$work/$1"
-	start "$1" "$bin/bench/nullfs" "$work/$1" ${2:+-o "$2"}
+	start "$1" "$bin/bench/nullfs" "$work/$1" ${2:+-o "$2"} -s "$work/$1.disk"
 }
 
 # encrypted_at NAME CIPHER
