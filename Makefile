@@ -233,6 +233,16 @@ check-uring: libfuse
 	$(SUB) BUILD=$(BUILD)/uring all bench-build
 	$(SUB) BUILD=$(BUILD)/uring PYTEST_ARGS='--io-uring $(PYTEST_ARGS)' check-integration
 
+# Figures: so many crashes, kills, faults, damages and seconds of fuzzing, and what was lost. Hours; PROOF= some of it.
+STATES	?= 100000
+KILLS	?= 1000
+MUTATIONS ?= 1000000
+FUZZ_CPU ?= 600
+PROOF	?= crash kill daemon faults damage fuzz
+proof: all unit-build $(if $(filter fuzz,$(PROOF)),fuzz)
+	$(Q)STATES=$(STATES) KILLS=$(KILLS) MUTATIONS=$(MUTATIONS) FUZZ_CPU=$(FUZZ_CPU) PYTEST='$(PYTEST)' \
+		$(if $(SEED),SEED=$(SEED)) tests/proof.sh $(BUILD) $(PROOF)
+
 fuzz:
 ifneq ($(HAVE_CLANG),)
 	$(SUB) VARIANT=fuzz CC=clang fuzz-build
@@ -245,10 +255,9 @@ fuzz-smoke: fuzz
 analyze:
 	$(SUB) BUILD=$(BUILD)/analyze CC=gcc DEV=1 EXTRA_CFLAGS='-fanalyzer -Wno-analyzer-too-complex' all
 	@echo "analyze: no warnings"
+# By hand: the unit tests under valgrind, all of them; TESTS= some.
 check-valgrind: $(UNIT)
-	$(Q)for t in $(UNIT); do echo "valgrind: $$(basename $$t)"; \
-		valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite \
-		"$$t" >"$$t.valgrind" 2>&1 || { tail -n 60 "$$t.valgrind"; exit 1; }; done
+	$(Q)TEST_TIMEOUT=1800 $(RUN) valgrind $(UNIT)
 
 check-symbols: $(BIN)/libemdb.so.$(SOVERSION)
 	$(Q)bad=$$(nm -D --defined-only $< | awk '$$3 !~ /^emdb_/ {print $$3}'); \
@@ -347,7 +356,7 @@ uninstall:
 clean:
 	$(Q)rm -rf $(BUILD)
 
-.PHONY: all analyze check-valgrind deps deps-test libfuse check check-all unit-build bench-build check-unit check-crash check-examples \
+.PHONY: all analyze check-valgrind proof deps deps-test libfuse check check-all unit-build bench-build check-unit check-crash check-examples \
 	check-asan check-tsan \
 	check-integration check-long check-uring fuzz fuzz-build fuzz-smoke check-symbols check-layers check-docs format-check \
 	format bench bench-publish bench-profile bench-encrypted bench-encrypted-publish bench-engine bench-space mount umount install uninstall clean FORCE

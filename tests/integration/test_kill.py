@@ -226,7 +226,7 @@ def sweep(mount, rng, wanted):
             lost += sum(w.check() for w in workers)
     took = time.monotonic() - began
     done = sum(w.done for w in workers)
-    print(f"kills: {kills}, acknowledged calls: {done}, lost: {lost}, {took / kills:.3f} s a cycle")
+    print(f"{kills} kills of the daemon, {took / kills:.3f} s a cycle, {done} acknowledged calls, lost: {lost}")
     assert done > kills
     return lost
 

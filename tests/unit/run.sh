@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 # run.sh LABEL BINARY...: runs test binaries, as many at once as there are processors, shows the
 # output of those that fail, and ends with "LABEL: N passed, N failed". Exit 77 counts as skipped.
+# With the label valgrind they run under it.
 set -u
 label=$1
 shift
@@ -11,6 +12,8 @@ trap 'rm -rf "$logs"' EXIT
 wrap=()
 if [ "${label#*tsan}" != "$label" ] && setarch -R true 2>/dev/null; then
 	wrap=(setarch -R)
+elif [ "$label" = valgrind ]; then
+	wrap=(valgrind -q --error-exitcode=99 --leak-check=full --errors-for-leak-kinds=definite)
 fi
 
 run_one() {

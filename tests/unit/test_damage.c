@@ -707,10 +707,10 @@ static bool long_run(void)
 static void print_tally(const char *what, const struct tally *t)
 {
 	printf("%s: %" PRIu64 " mutations: refused at open %" PRIu64 ", error when read %" PRIu64
-	       ", found by check %" PRIu64 ", harmless %" PRIu64 ", wrong %" PRIu64
-	       "; repaired %" PRIu64 " (%" PRIu64 " keys lost, each of them said)\n",
-	       what, t->tried, t->refused, t->read, t->check, t->harmless, t->wrong, t->repaired,
-	       t->lost);
+	       ", found by check %" PRIu64 ", harmless %" PRIu64 "; repaired %" PRIu64 " (%" PRIu64
+	       " keys gone, each of them said); wrong served: %" PRIu64 "\n",
+	       what, t->tried, t->refused, t->read, t->check, t->harmless, t->repaired, t->lost,
+	       t->wrong);
 }
 
 static void run_random(enum sample s, uint64_t count, uint64_t seed, uint64_t repairs,
@@ -848,7 +848,7 @@ TEST(test_damage__control)
 
 	quiet = true;
 	run_random(CLEAN, 3000 / SLOWER, 11, 0, EMDB_VERIFY_NEVER, &t);
-	print_tally("control", &t);
+	printf("control: %" PRIu64 " of %" PRIu64 " noticed\n", t.wrong, t.tried);
 	CHECK(t.wrong > 0);
 }
 
