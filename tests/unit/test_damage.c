@@ -184,6 +184,18 @@ static void file_path(char *buf, size_t size, const char *name)
 	snprintf(buf, size, "%s/%s", path, name);
 }
 
+/* What is not damaged has nothing in it. */
+static void check_unused(int fd)
+{
+	uint8_t b[4096];
+	ssize_t n;
+
+	while ((n = read(fd, b, sizeof(b))) > 0)
+		for (ssize_t i = 0; i < n; i++)
+			CHECK_EQ(b[i], 0);
+	CHECK_EQ(n, 0);
+}
+
 static void read_files(const char *sub)
 {
 	char dir[PATH_MAX + 80], name[PATH_MAX + 400];
@@ -210,6 +222,7 @@ static void read_files(const char *sub)
 		fd = open(name, O_RDONLY);
 		CHECK(f->data && fd >= 0);
 		CHECK_EQ(read(fd, f->data, f->used), f->used);
+		check_unused(fd);
 		close(fd);
 		nfiles++;
 	}
