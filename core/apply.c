@@ -562,6 +562,16 @@ static emdb_err apply_clear(struct apply *a, const struct rec *r, uint64_t ref)
 
 /* ---- Big objects ---------------------------------------------------------------- */
 
+static bool is_sane_extent(const struct rec_extent *e)
+{
+	return e->len <= EXTENT_LEN_MAX && e->skip <= UINT32_MAX;
+}
+
+static bool is_sane_write(const struct rec *r)
+{
+	return r->off <= EMDB_VALUE_MAX - r->value_len;
+}
+
 /* Maps what a record's EXTENTS say; big->lock held. */
 static emdb_err map_extents_locked(struct apply *a, uint64_t id, struct big *big,
 				   const struct rec *r, uint64_t start)
@@ -571,7 +581,7 @@ static emdb_err map_extents_locked(struct apply *a, uint64_t id, struct big *big
 	struct rec_extent e;
 
 	while (fmt_extent_next(&c, &start, &e)) {
-		if (e.len > EXTENT_LEN_MAX || e.skip > UINT32_MAX)
+		if (!is_sane_extent(&e))
 			return EMDB_ERR_CORRUPT;
 		if (extmap_write(&big->map, e.off, (uint32_t)e.len, e.ref, (uint32_t)e.skip,
 				 big_dropped, db))
@@ -633,7 +643,7 @@ static emdb_err data_change_locked(struct apply *a, struct big *big, const struc
 
 	switch (r->kind) {
 	case REC_WRITE:
-		if (r->off > EMDB_VALUE_MAX - r->value_len)
+		if (!is_sane_write(r))
 			return EMDB_ERR_CORRUPT;
 		live_add_pinned(db, ref, (int64_t)r->value_len);
 		ret = extmap_write(&big->map, r->off, (uint32_t)r->value_len, ref, 0, big_dropped,
@@ -751,6 +761,40 @@ emdb_err apply_end(struct apply *a)
 	}
 	buf_release(&a->pending);
 	return err;
+}
+
+/* What apply_rec() would find wrong with a record that decodes. */
+static bool is_sane(const struct rec *r)
+{
+	struct cur c = cur_init(r->extents, r->extents_len);
+	uint64_t end = r->kind == REC_CLONE ? r->off : 0;
+	struct rec_extent e;
+
+	if (r->kind == REC_WRITE)
+		return is_sane_write(r);
+	if (!(r->mask & REC_F_EXTENTS))
+		return true;
+	while (fmt_extent_next(&c, &end, &e))
+		if (!is_sane_extent(&e))
+			return false;
+	return !c.err;
+}
+
+bool apply_can(const struct frame *f)
+{
+	struct batch_iter it;
+	struct rec r;
+	uint64_t ref;
+	int more;
+
+	if (f->kind != FRAME_BATCH)
+		return true;
+	if (!fmt_batch_begin(f, &it))
+		return false;
+	while ((more = fmt_batch_next(&it, &r, &ref)) > 0)
+		if (!is_sane(&r))
+			return false;
+	return more == 0;
 }
 
 emdb_err apply_frame(struct apply *a, const struct frame *f)

@@ -49,6 +49,11 @@ void compact_stop(emdb_db *db);
 void compact_tidy(emdb_db *db);
 /* Frees; the epoch has been drained or will be.  Takes a db that never started. */
 void compact_free(emdb_db *db);
+/*
+ * For a repair: copies forward what still counts in the batch at lsn, one record of which makes no sense, so that it
+ * does not go with the frame. Nobody else uses the store. Errors: as any write.
+ */
+EMDB_CHECKED emdb_err compact_rescue(emdb_db *db, uint64_t lsn);
 void compact_stats(emdb_db *db, struct emdb_stats *s);
 
 #endif

@@ -333,6 +333,55 @@ emdb_err compact_move(struct mover *m)
 	return err ? err : data_move(m);
 }
 
+static bool never_pause(void *ctx, struct mover *m, uint64_t bytes)
+{
+	(void)ctx, (void)m, (void)bytes;
+	return true;
+}
+
+static emdb_err rescue_recs(struct mover *m, const struct frame *f)
+{
+	struct batch_iter it;
+	emdb_err err = EMDB_OK;
+	struct rec r;
+	uint64_t ref;
+	int more;
+
+	if (!fmt_batch_begin(f, &it))
+		return EMDB_OK;
+	while (!err && (more = fmt_batch_next(&it, &r, &ref)) != 0)
+		if (more > 0)
+			err = move_rec(m, &r, ref);
+		else if (!fmt_batch_skip(&it))
+			break;
+	return err;
+}
+
+emdb_err compact_rescue(emdb_db *db, uint64_t lsn)
+{
+	struct mover m = { .db = db,
+			   .seg = lsn >> db->sb.segment_shift,
+			   .lo = lsn,
+			   .flags = JOURNAL_RESERVE,
+			   .pause = never_pause };
+	const unsigned int pin = epoch_pin(&db->epoch);
+	struct frame f;
+	emdb_err err = journal_frame_of_pinned(db->j, lsn, &f, NULL);
+
+	if (err) {
+		/* Nothing of it can be read. */
+		err = is_loss(err) ? EMDB_OK : err;
+	} else if (f.kind == FRAME_BATCH) {
+		m.hi = lsn + f.len;
+		err = rescue_recs(&m, &f);
+		if (!err)
+			err = data_move(&m);
+	}
+	mover_release(&m);
+	epoch_unpin(&db->epoch, pin);
+	return err;
+}
+
 emdb_err compact_verify(struct mover *m)
 {
 	struct walk w = { m, verify_rec };

@@ -234,6 +234,7 @@ static bool doubt_frame(struct damage *d, const struct frame *f)
 	bool any = false;
 	struct rec r;
 	uint64_t ref;
+	int more;
 
 	if (f->kind == FRAME_SEAL)
 		return f->len == 24;
@@ -245,11 +246,16 @@ static bool doubt_frame(struct damage *d, const struct frame *f)
 	}
 	if (!fmt_batch_begin(f, &it))
 		return false;
-	while (fmt_batch_next(&it, &r, &ref) > 0) {
-		if (!is_sane(d, &r))
-			continue;
-		any = true;
-		doubt(d, &r, ref);
+	/* All of it is lost for one record that is senseless; the others are told of by name. */
+	while ((more = fmt_batch_next(&it, &r, &ref)) != 0) {
+		if (more < 0) {
+			d->unlikely = true;
+			if (!fmt_batch_skip(&it))
+				break;
+		} else if (is_sane(d, &r)) {
+			any = true;
+			doubt(d, &r, ref);
+		}
 	}
 	return any;
 }

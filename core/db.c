@@ -510,6 +510,12 @@ static emdb_err replay_one(void *ctx, struct segment *seg, const struct frame *f
 	/* It is the checkpoint that makes no sense, not this frame. */
 	if (err == EMDB_ERR_CORRUPT)
 		err = EMDB_ERR_NOT_FOUND;
+	/*
+	 * A replay that goes on behind damage takes a batch whole or not at all: it is one operation, and half
+	 * of it was never the state of the store. (Any other stops at the record, and the open fails.)
+	 */
+	if (!err && db->ckpt.lenient && !apply_can(f))
+		err = EMDB_ERR_CORRUPT;
 	if (!err && db->damage)
 		err = damage_replaying(db->damage, f);
 	if (!err)

@@ -322,18 +322,32 @@ int fmt_batch_next(struct batch_iter *it, struct rec *ret, uint64_t *ret_ref)
 	return 1;
 }
 
+/* Length of a batch's record; 0: none that can be. */
+static uint32_t batch_rec_len(const uint8_t *p, size_t avail)
+{
+	const uint32_t len = avail < FMT_BATCH_PREFIX ? 0 : (get_u32(p) & 0xffffffu) * 8u;
+
+	return len < FMT_BATCH_PREFIX || len > avail ? 0 : len;
+}
+
+bool fmt_batch_skip(struct batch_iter *it)
+{
+	const uint8_t *const p = it->f->p + it->at;
+	const uint32_t len = batch_rec_len(p, it->f->len - it->at);
+
+	if (it->left == 0 || len == 0 || get_u32(p + 4) != it->at / 8u)
+		return false;
+	it->at += len;
+	it->left--;
+	return true;
+}
+
 bool fmt_batch_rec_at(const uint8_t *p, size_t avail, struct rec *ret, uint32_t *ret_back)
 {
-	uint32_t word, len;
+	const uint32_t len = batch_rec_len(p, avail);
 
-	if (avail < FMT_BATCH_PREFIX)
-		return false;
-	word = get_u32(p);
-	len = (word & 0xffffffu) * 8u;
-	if (len < FMT_BATCH_PREFIX || len > avail)
-		return false;
-	if (!fmt_rec_decode((uint8_t)(word >> 24), p + FMT_BATCH_PREFIX, len - FMT_BATCH_PREFIX,
-			    ret))
+	if (len == 0 || !fmt_rec_decode((uint8_t)(get_u32(p) >> 24), p + FMT_BATCH_PREFIX,
+					len - FMT_BATCH_PREFIX, ret))
 		return false;
 	if (get_u32(p + 4) > FMT_FRAME_MAX / 8)
 		return false;

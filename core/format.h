@@ -392,6 +392,8 @@ struct batch_iter {
 bool fmt_batch_begin(const struct frame *f, struct batch_iter *ret);
 /* 1: a record with its ref; 0: the end; -1: malformed. */
 int fmt_batch_next(struct batch_iter *it, struct rec *ret, uint64_t *ret_ref);
+/* After -1: goes on behind the record, if its prefix says where that is. For people who ask what is lost. */
+bool fmt_batch_skip(struct batch_iter *it);
 /*
  * The record at a batch prefix p of which avail bytes exist; *ret_back is how
  * far back the frame starts, bytes.

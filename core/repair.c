@@ -19,6 +19,7 @@
 #include <stdio.h>
 
 #include "core/checkpoint.h"
+#include "core/compact.h"
 #include "core/repair_i.h"
 #include "core/storedir.h"
 
@@ -202,6 +203,25 @@ static void tell_snapshots(struct repair *r)
 
 /* ---- Doing ------------------------------------------------------------------------- */
 
+/*
+ * Of a batch below the checkpoint that has one senseless record the others are there, by the image only: a replay
+ * will skip the frame. (Behind the checkpoint none of it happened, see replay_one(). In an encrypted store only who
+ * has its keys could write one.)
+ */
+static emdb_err rescue(const struct damage *d)
+{
+	const struct damage_place *const p = (const void *)d->places.data;
+	emdb_err err = EMDB_OK;
+
+	for (size_t i = 0; !err && i < d->places.len / sizeof(*p); i++) {
+		const uint64_t lsn = (p[i].segment << d->db->sb.segment_shift) + p[i].offset;
+
+		if (!p[i].early && lsn < d->db->replay_from && !d->db->sb.cipher)
+			err = compact_rescue(d->db, lsn);
+	}
+	return err;
+}
+
 static emdb_err execute(struct repair *r)
 {
 	struct damage d;
@@ -210,6 +230,8 @@ static emdb_err execute(struct repair *r)
 
 	if (!err)
 		err = repair_fix(&d, &r->report);
+	if (!err)
+		err = rescue(&d);
 	if (!err)
 		checkpoint_recount(db);
 	if (!err)

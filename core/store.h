@@ -464,6 +464,8 @@ emdb_err apply_rec(struct apply *a, const struct rec *r, uint64_t ref, uint32_t 
 		   bool old_known, const struct entry *old);
 /* After the last record of a frame. */
 emdb_err apply_end(struct apply *a);
+/* Will apply_frame() find sense in every record of a batch? For a replay that goes on when it does not. */
+bool apply_can(const struct frame *f);
 /* A whole frame, batch or not. */
 emdb_err apply_frame(struct apply *a, const struct frame *f);
 /* After a replay: what nothing names goes. */

@@ -115,6 +115,11 @@ static void walk_batch(const struct frame *f)
 			 (get_u32(f->p + at) & 0xffffffu) * (size_t)8 - FMT_BATCH_PREFIX);
 	}
 	emdb_assert(got != 0 || it.at == f->len);
+	at = it.at;
+	if (got < 0 && fmt_batch_skip(&it)) {
+		emdb_assert(it.at >= at + FMT_BATCH_PREFIX && it.at <= f->len);
+		(void)fmt_batch_next(&it, &r, &ref);
+	}
 }
 
 static void walk_frame(const struct frame *f)
