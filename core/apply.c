@@ -291,7 +291,7 @@ static emdb_err apply_put(struct apply *a, const struct rec *r, uint64_t ref, ui
 		return err;
 	if (was_big)
 		objtab_unbig(db, id, ns->id, hash, ref);
-	else if (!a->replay)
+	else if (!a->replay && r->mask & REC_F_ID) /* else it is new, and known to nobody */
 		objtab_moved(db, id, ns->id, hash, ref);
 	/* The queue has an item for this name that is due in time already: see expire.c. */
 	if (expires && !(old && !db->ckpt.inexact && old->rec.kind == REC_PUT &&

@@ -183,6 +183,23 @@ emdb_err entry_find_pinned(emdb_db *db, const struct ns *ns, uint64_t hash, cons
 	return EMDB_OK;
 }
 
+bool entry_stands_pinned(emdb_db *db, const struct ns *ns, const struct entry *e)
+{
+	uint64_t slots[CANDIDATES];
+	const size_t n = hidx_find_pinned(&ns->idx, e->hash, slots, CANDIDATES);
+	struct entry now;
+
+	/* The index alone is asked: no two records have one ref. */
+	if (unlikely(n > CANDIDATES))
+		return !entry_find_pinned(db, ns, e->hash, e->rec.key, e->rec.key_len, true,
+					  &now) &&
+		       now.slot == e->slot;
+	for (size_t i = 0; i < n; i++)
+		if (slots[i] == e->slot)
+			return true;
+	return false;
+}
+
 /* ---- Entries whose record is lost ---------------------------------------- */
 
 /* Slots of one namespace in the order of their hashes, for which owners are looked for. */

@@ -19,37 +19,40 @@ static emdb_err ref_ns_pinned(emdb_db *db, struct ns *ns, struct emdb_attr *ret)
 	return EMDB_OK;
 }
 
-/* Takes a reference on what an entry names and says what it is. */
+/* Takes a reference on what an entry names and says what it is; *ret_row of what is no namespace. */
 static emdb_err ref_entry_pinned(emdb_db *db, const struct ns *ns, const struct entry *e,
-				 struct emdb_attr *ret)
+				 struct emdb_attr *ret, struct obj_view *ret_row)
 {
-	struct obj_view v;
 	struct ns *child;
-	emdb_err err;
 
 	switch (e->rec.kind) {
 	case REC_NS:
 		child = ns_any_pinned(db, e->id);
 		return child ? ref_ns_pinned(db, child, ret) : EMDB_ERR_NOT_FOUND;
 	case REC_LINK:
-		if (!objtab_ref(db, e->id))
+		if (!objtab_ref(db, e->id, ret_row))
 			return EMDB_ERR_NOT_FOUND;
 		break;
 	default:
-		if (!objtab_ref_plain(db, e->id, ns->id, e->hash, e->ref))
+		if (!objtab_ref_plain(db, e->id, ns->id, e->hash, e->ref, ret_row))
 			return EMDB_ERR_NOMEM;
 	}
-	err = EMDB_ERR_NOT_FOUND;
-	if (objtab_get_pinned(db, e->id, &v)) {
-		err = EMDB_OK;
-		if (v.big)
-			big_attr(e->id, v.big, ret);
-		else
-			rec_attr(db, &e->rec, e->ref, ret);
-	}
-	if (err)
-		objtab_unref(db, e->id, 1);
-	return err;
+	if (ret_row->big)
+		big_attr(e->id, ret_row->big, ret);
+	else
+		rec_attr(db, &e->rec, e->ref, ret);
+	return EMDB_OK;
+}
+
+/* False: the reference just taken, on the object of a row that said this, is to be given back. */
+static bool ref_stands_pinned(emdb_db *db, const struct ns *ns, const struct entry *e,
+			      const struct obj_view *row)
+{
+	if (!entry_stands_pinned(db, ns, e))
+		return false;
+	/* Another who looked it up may have left a row that the writer knew nothing of. */
+	return e->rec.kind != REC_PUT || row->ref == e->ref ||
+	       !objtab_correct(db, e->id, ns->id, e->hash, e->ref);
 }
 
 /*
@@ -67,27 +70,19 @@ static emdb_err lookup_pinned(emdb_db *db, const struct ns *ns, const void *key,
 	const uint64_t hash = entry_hash(db, ns->id, key, key_len);
 
 	for (;;) {
-		struct entry e, again;
+		struct obj_view row;
+		struct entry e;
 		emdb_err err;
 
 		err = entry_find_pinned(db, ns, hash, key, key_len, false, &e);
 		if (err)
 			return err;
-		err = ref_entry_pinned(db, ns, &e, ret);
-		if (err == EMDB_ERR_NOT_FOUND && e.rec.kind == REC_PUT)
-			continue;
-		if (err)
+		err = ref_entry_pinned(db, ns, &e, ret, &row);
+		if (err || e.rec.kind == REC_NS)
 			return err;
-		if (e.rec.kind == REC_NS)
-			return EMDB_OK;
-		err = entry_find_pinned(db, ns, hash, key, key_len, true, &again);
-		/* Another A may have left a row that B knew nothing of. */
-		if (!err && again.slot == e.slot &&
-		    !(e.rec.kind == REC_PUT && objtab_correct(db, e.id, ns->id, hash, e.ref)))
+		if (ref_stands_pinned(db, ns, &e, &row))
 			return EMDB_OK;
 		emdb_node_forget(db, e.id, 1);
-		if (err && err != EMDB_ERR_NOT_FOUND)
-			return err;
 	}
 }
 
@@ -212,11 +207,13 @@ void rec_set_attr(emdb_db *db, struct rec *r, const struct emdb_attr *attr, unsi
 	}
 }
 
-/* Everything but the size, of a locked object.  BUSY: it must be promoted first. */
-static emdb_err set_locked(struct node *n, const struct emdb_attr *attr, unsigned int set)
+/* Everything but the size, of a locked object, and what it has then.  BUSY: it must be promoted first. */
+static emdb_err set_locked(struct node *n, const struct emdb_attr *attr, unsigned int set,
+			   struct emdb_attr *ret)
 {
 	emdb_db *const db = n->db;
 	struct rec r;
+	uint64_t ref;
 	emdb_err err;
 
 	if (n->ns) {
@@ -228,25 +225,27 @@ static emdb_err set_locked(struct node *n, const struct emdb_attr *attr, unsigne
 		if (err)
 			return err;
 		rec_set_attr(db, &r, attr, set);
-		return commit_rec(db, &r, NULL, 0, JOURNAL_RESERVE, false, NULL, NULL);
+		err = commit_rec(db, &r, NULL, 0, JOURNAL_RESERVE, false, NULL, NULL);
+		return err ? err : emdb_node_getattr(db, n->id, ret);
 	}
 	if (n->view.big) {
 		err = rec_of_big(db, n->id, n->view.big, db_now_ns(db), &r);
 		if (err)
 			return err;
 		rec_set_attr(db, &r, attr, set);
-		return commit_rec(db, &r, NULL, 0, 0, true, NULL, NULL);
+		err = commit_rec(db, &r, NULL, 0, 0, true, NULL, NULL);
+		if (!err)
+			big_attr(n->id, n->view.big, ret);
+		return err;
 	}
 	if (n->view.orphan || must_promote(&n->entry))
 		return EMDB_ERR_BUSY;
 	rec_of_plain(&n->entry, db_now_ns(db), &r);
 	rec_set_attr(db, &r, attr, set);
-	return commit_plain(n, &r);
-}
-
-static emdb_err attr_of_locked(struct node *n, struct emdb_attr *ret)
-{
-	return emdb_node_getattr(n->db, n->id, ret);
+	err = commit_plain(n, &r, &ref);
+	if (!err)
+		rec_attr(db, &r, ref, ret);
+	return err;
 }
 
 /*
@@ -318,9 +317,9 @@ static emdb_err setattr_once(emdb_db *db, uint64_t id, const struct emdb_attr *a
 		return setattr_once(db, id, attr, rest, false, want_exclusive, ret_attr);
 	}
 	if (!err && rest)
-		err = set_locked(&n, attr, rest);
-	if (!err)
-		err = attr_of_locked(&n, ret_attr);
+		err = set_locked(&n, attr, rest, ret_attr);
+	else if (!err)
+		err = emdb_node_getattr(db, id, ret_attr);
 	node_unlock(&n);
 	return err;
 }
@@ -431,6 +430,7 @@ static emdb_err create_locked(emdb_db *db, uint64_t parent, const void *key, siz
 {
 	struct ns *const ns = ns_find_pinned(db, parent);
 	struct entry old, e;
+	struct obj_view row;
 	struct iovec iov;
 	bool expired = false;
 	struct rec r;
@@ -460,7 +460,7 @@ static emdb_err create_locked(emdb_db *db, uint64_t parent, const void *key, siz
 	if (err)
 		return err;
 	e = (struct entry){ .hash = hash, .slot = ref, .ref = ref, .id = ref / 8, .rec = r };
-	return ref_entry_pinned(db, ns, &e, ret_attr);
+	return ref_entry_pinned(db, ns, &e, ret_attr, &row);
 }
 
 emdb_err emdb_node_create(emdb_db *db, uint64_t parent, const void *key, size_t key_len,
@@ -497,6 +497,7 @@ emdb_err emdb_node_create_anon(emdb_db *db, uint64_t parent, const struct emdb_c
 {
 	struct buf xattrs = BUF_INIT;
 	struct rec inode, r;
+	struct obj_view row;
 	struct hold h;
 	struct ns *ns;
 	uint64_t id;
@@ -522,7 +523,7 @@ emdb_err emdb_node_create_anon(emdb_db *db, uint64_t parent, const struct emdb_c
 			     (r.mask & (REC_F_EXPIRES | REC_F_XATTRS));
 		inode.id = id;
 		/* The reference first: an object without name and reference is freed at once. */
-		if (!objtab_ref_plain(db, id, parent, 0, 0))
+		if (!objtab_ref_plain(db, id, parent, 0, 0, &row))
 			err = EMDB_ERR_NOMEM;
 	}
 	if (!err) {
@@ -652,21 +653,14 @@ struct readdir {
 };
 
 /* The reference counts only when the index still says the same; see lookup_pinned(). */
-static emdb_err readdir_ref(struct readdir *rd, const struct hidx_slot *s, const struct entry *e,
-			    struct emdb_attr *ret)
+static emdb_err readdir_ref(struct readdir *rd, const struct entry *e, struct emdb_attr *ret)
 {
-	uint64_t now[4];
+	struct obj_view row;
 	emdb_err err;
-	size_t n;
 
-	err = ref_entry_pinned(rd->db, rd->ns, e, ret);
-	if (err)
+	err = ref_entry_pinned(rd->db, rd->ns, e, ret, &row);
+	if (err || ref_stands_pinned(rd->db, rd->ns, e, &row))
 		return err;
-	n = min_size(hidx_find_pinned(&rd->ns->idx, s->hash, now, ARRAY_SIZE(now)),
-		     ARRAY_SIZE(now));
-	for (size_t i = 0; i < n; i++)
-		if (now[i] == s->value)
-			return EMDB_OK;
 	emdb_node_forget(rd->db, e->id, 1);
 	return lookup_pinned(rd->db, rd->ns, e->rec.key, e->rec.key_len, ret);
 }
@@ -692,7 +686,7 @@ static bool readdir_slot(struct readdir *rd, const struct hidx_slot *s, const st
 	if (err == EMDB_ERR_CORRUPT || err == EMDB_ERR_IO)
 		return readdir_damaged(rd, s);
 	if (!err && rd->flags & EMDB_READDIR_REF)
-		err = readdir_ref(rd, s, e, &attr);
+		err = readdir_ref(rd, e, &attr);
 	else if (!err)
 		err = entry_attr_pinned(rd->db, e, &attr);
 	if (err == EMDB_ERR_NOT_FOUND)

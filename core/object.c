@@ -5,6 +5,8 @@
 #define HEAD_STACK   768u
 #define VALUE_PIECES 4
 #define TOUCH_STEP   4096u
+/* Room that a batch takes beside its first record: for another without a value. */
+#define BATCH_MORE 256u
 
 emdb_err copy_mapped(void *dst, const void *src, size_t n)
 {
@@ -65,6 +67,13 @@ emdb_err db_written(emdb_db *db)
 
 /* ---- Committing ------------------------------------------------------------ */
 
+/* As a decoder would have it, so that memory is what a replay would make of it. */
+static void rec_as_decoded(struct rec *r)
+{
+	if (!(r->mask & REC_F_TIMES))
+		r->mtime_ns = r->atime_ns = r->btime_ns = r->time_ns;
+}
+
 emdb_err commit_rec(emdb_db *db, struct rec *r, const struct iovec *value_iov, int value_pieces,
 		    unsigned int flags, bool old_known, const struct entry *old, uint64_t *ret_ref)
 {
@@ -78,9 +87,7 @@ emdb_err commit_rec(emdb_db *db, struct rec *r, const struct iovec *value_iov, i
 	size_t n;
 
 	emdb_assert(value_pieces <= VALUE_PIECES);
-	/* As a decoder would have it, so that memory is what a replay would make of it. */
-	if (!(r->mask & REC_F_TIMES))
-		r->mtime_ns = r->atime_ns = r->btime_ns = r->time_ns;
+	rec_as_decoded(r);
 	if (max > sizeof(stack)) {
 		head = base_malloc(max);
 		if (!head)
@@ -132,7 +139,9 @@ emdb_err batch_add(struct batch *b, const struct rec *r)
 	size_t start, len;
 	uint8_t *p;
 
-	if (b->buf.len == 0 && buf_append_zero(&b->buf, FMT_BATCH_HEADER))
+	if (b->buf.len == 0 && (buf_reserve(&b->buf, FMT_BATCH_HEADER + FMT_BATCH_PREFIX + max +
+							     r->value_len + BATCH_MORE) ||
+				buf_append_zero(&b->buf, FMT_BATCH_HEADER)))
 		return EMDB_ERR_NOMEM;
 	if (b->buf.len + max + r->value_len > FMT_FRAME_MAX / 2)
 		return EMDB_ERR_TXN_TOO_BIG;
@@ -183,16 +192,11 @@ static emdb_err batch_spread(struct batch *b, size_t tag)
 	return EMDB_OK;
 }
 
-emdb_err batch_commit(emdb_db *db, struct batch *b, unsigned int flags)
+static emdb_err batch_append(emdb_db *db, struct batch *b, unsigned int flags, uint64_t *ret_lsn)
 {
-	struct apply a = APPLY_INIT(db, false);
 	struct iovec iov;
-	struct frame f;
-	uint64_t lsn;
 	emdb_err err;
 
-	if (b->count == 0)
-		return EMDB_OK;
 	err = batch_spread(b, journal_tag_size(db->j));
 	if (err)
 		return err;
@@ -200,12 +204,46 @@ emdb_err batch_commit(emdb_db *db, struct batch *b, unsigned int flags)
 	iov = (struct iovec){ b->buf.data + FMT_FRAME_HEADER, b->buf.len - FMT_FRAME_HEADER };
 	if (iov.iov_len > journal_payload_max(db->j))
 		return EMDB_ERR_TXN_TOO_BIG;
-	err = journal_append(db->j, FRAME_BATCH, &iov, 1, flags, &lsn);
+	return journal_append(db->j, FRAME_BATCH, &iov, 1, flags, ret_lsn);
+}
+
+emdb_err batch_commit(emdb_db *db, struct batch *b, unsigned int flags)
+{
+	struct apply a = APPLY_INIT(db, false);
+	struct frame f;
+	uint64_t lsn;
+	emdb_err err;
+
+	if (b->count == 0)
+		return EMDB_OK;
+	err = batch_append(db, b, flags, &lsn);
 	if (err)
 		return err;
 	f = (struct frame){ FRAME_BATCH, lsn, (uint32_t)b->buf.len, 0, b->buf.data };
 	err = apply_frame(&a, &f);
 	return err ? db_fail(db, err) : EMDB_OK;
+}
+
+emdb_err batch_commit_known(emdb_db *db, struct batch *b, struct batch_known *known)
+{
+	struct apply a = APPLY_INIT(db, false);
+	size_t at = FMT_BATCH_HEADER;
+	uint64_t lsn;
+	emdb_err err, end;
+
+	err = batch_append(db, b, 0, &lsn);
+	if (err)
+		return err;
+	for (uint32_t i = 0; !err && i < b->count; i++) {
+		const uint32_t size = (get_u32(b->buf.data + at) & 0xffffffu) * 8u;
+
+		rec_as_decoded(&known[i].rec);
+		err = apply_rec(&a, &known[i].rec, (lsn + at) | REF_BATCH, size, true,
+				known[i].old);
+		at += size;
+	}
+	end = apply_end(&a);
+	return err || end ? db_fail(db, err ? err : end) : EMDB_OK;
 }
 
 void batch_release(struct batch *b)
@@ -475,13 +513,13 @@ bool must_promote(const struct entry *e)
 	return e->rec.value_len > STORE_INLINE_MAX;
 }
 
-emdb_err commit_plain(struct node *n, struct rec *r)
+emdb_err commit_plain(struct node *n, struct rec *r, uint64_t *ret_ref)
 {
 	const struct iovec iov = { (void *)(uintptr_t)r->value, r->value_len };
 	const emdb_err err = mapped_there(&iov, 1);
 
 	return err ? err
-		   : commit_rec(n->db, r, &iov, r->value_len ? 1 : 0, 0, true, &n->entry, NULL);
+		   : commit_rec(n->db, r, &iov, r->value_len ? 1 : 0, 0, true, &n->entry, ret_ref);
 }
 
 /* An INODE record that says what the plain object of e says, its bytes left where they are. */

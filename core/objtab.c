@@ -130,6 +130,11 @@ static void remove_locked(struct objtab_shard *s, struct obj **p)
 	base_free(o);
 }
 
+static struct obj_view view_of(const struct obj *o)
+{
+	return (struct obj_view){ o->ns, o->hash, o->ref, o->refs, o->big, o->orphan };
+}
+
 bool objtab_get_pinned(emdb_db *db, uint64_t id, struct obj_view *ret)
 {
 	uint64_t h;
@@ -139,12 +144,13 @@ bool objtab_get_pinned(emdb_db *db, uint64_t id, struct obj_view *ret)
 	mutex_lock(&s->lock);
 	o = *find_slot_locked(s, h, id);
 	if (o)
-		*ret = (struct obj_view){ o->ns, o->hash, o->ref, o->refs, o->big, o->orphan };
+		*ret = view_of(o);
 	mutex_unlock(&s->lock);
 	return o != NULL;
 }
 
-bool objtab_ref_plain(emdb_db *db, uint64_t id, uint64_t ns, uint64_t hash, uint64_t ref)
+bool objtab_ref_plain(emdb_db *db, uint64_t id, uint64_t ns, uint64_t hash, uint64_t ref,
+		      struct obj_view *ret)
 {
 	uint64_t h;
 	struct objtab_shard *const s = shard_of(db, id, &h);
@@ -159,6 +165,7 @@ bool objtab_ref_plain(emdb_db *db, uint64_t id, uint64_t ns, uint64_t hash, uint
 			o->ref = ref;
 			o->orphan = false;
 		}
+		*ret = view_of(o);
 	}
 	mutex_unlock(&s->lock);
 	return o != NULL;
@@ -174,7 +181,7 @@ void objtab_prefetch(emdb_db *db, uint64_t id)
 	mutex_unlock(&s->lock);
 }
 
-bool objtab_ref(emdb_db *db, uint64_t id)
+bool objtab_ref(emdb_db *db, uint64_t id, struct obj_view *ret)
 {
 	uint64_t h;
 	struct objtab_shard *const s = shard_of(db, id, &h);
@@ -182,8 +189,10 @@ bool objtab_ref(emdb_db *db, uint64_t id)
 
 	mutex_lock(&s->lock);
 	o = *find_slot_locked(s, h, id);
-	if (o)
+	if (o) {
 		o->refs++;
+		*ret = view_of(o);
+	}
 	mutex_unlock(&s->lock);
 	return o != NULL;
 }
@@ -484,8 +493,7 @@ emdb_err objtab_list(emdb_db *db, size_t shard, bool (*want)(void *ctx, const st
 	}
 	for (size_t k = 0; k < s->nslots; k++) {
 		for (const struct obj *o = s->slots[k]; o; o = o->next) {
-			const struct obj_view v = { o->ns,   o->hash, o->ref,
-						    o->refs, o->big,  o->orphan };
+			const struct obj_view v = view_of(o);
 
 			if (want(ctx, &v) && buf_append(ret, &o->id, sizeof(o->id)))
 				err = EMDB_ERR_NOMEM;

@@ -9,7 +9,8 @@ struct rename {
 	size_t key_len, new_key_len;
 	unsigned int flags;
 	struct entry src, dst;
-	bool have_dst;
+	bool have_dst;    /* that has not expired */
+	bool expired_dst; /* dst is what the index still has of it */
 	int64_t now_ns;
 };
 
@@ -82,24 +83,31 @@ static emdb_err named_record(struct rename *rn, struct batch *b, const struct en
 	return err;
 }
 
-/* Adds the records that give what e names the name ns/key. */
+/* Adds the records that give what e names the name ns/key; *r is the last. */
+static emdb_err add_named_record(struct rename *rn, struct batch *b, const struct entry *e,
+				 const struct ns *ns, const void *key, size_t key_len,
+				 int64_t expires_ms, struct rec *r)
+{
+	const emdb_err err = named_record(rn, b, e, expires_ms, r);
+
+	if (err)
+		return err;
+	if (r->kind != REC_LINK) {
+		r->mask |= REC_F_FLAGS;
+		r->flags = REC_FLAG_NEW_NAME;
+	}
+	r->ns = ns->id;
+	r->key = key;
+	r->key_len = key_len;
+	return batch_add(b, r);
+}
+
 static emdb_err add_named(struct rename *rn, struct batch *b, const struct entry *e,
 			  const struct ns *ns, const void *key, size_t key_len, int64_t expires_ms)
 {
 	struct rec r;
-	emdb_err err;
 
-	err = named_record(rn, b, e, expires_ms, &r);
-	if (err)
-		return err;
-	if (r.kind != REC_LINK) {
-		r.mask |= REC_F_FLAGS;
-		r.flags = REC_FLAG_NEW_NAME;
-	}
-	r.ns = ns->id;
-	r.key = key;
-	r.key_len = key_len;
-	return batch_add(b, &r);
+	return add_named_record(rn, b, e, ns, key, key_len, expires_ms, &r);
 }
 
 static emdb_err find_ends(struct rename *rn, uint64_t parent, uint64_t new_parent)
@@ -117,8 +125,9 @@ static emdb_err find_ends(struct rename *rn, uint64_t parent, uint64_t new_paren
 		return err;
 	err = entry_find_pinned(db, rn->to_ns,
 				entry_hash(db, new_parent, rn->new_key, rn->new_key_len),
-				rn->new_key, rn->new_key_len, false, &rn->dst);
-	rn->have_dst = !err;
+				rn->new_key, rn->new_key_len, true, &rn->dst);
+	rn->expired_dst = !err && ttl_expired(entry_expires_pinned(db, &rn->dst), db_now_ms(db));
+	rn->have_dst = !err && !rn->expired_dst;
 	return err == EMDB_ERR_NOT_FOUND ? EMDB_OK : err;
 }
 
@@ -200,6 +209,36 @@ static emdb_err add_whiteout(struct rename *rn, struct batch *b)
 	return batch_add(b, &r);
 }
 
+/* A plain file to a name that nothing has, or another plain file: what most renames are. */
+static bool is_simple(const struct rename *rn)
+{
+	if (rn->src.rec.kind != REC_PUT || must_promote(&rn->src) ||
+	    rn->flags & (EMDB_RENAME_EXCHANGE | EMDB_RENAME_WHITEOUT))
+		return false;
+	return !(rn->have_dst || rn->expired_dst) || rn->dst.rec.kind == REC_PUT;
+}
+
+/* What both records replace has been looked up. */
+static emdb_err rename_simple(struct rename *rn, int64_t expires_ms)
+{
+	struct batch_known known[] = {
+		{ .old = rn->have_dst || rn->expired_dst ? &rn->dst : NULL },
+		{ .old = &rn->src },
+	};
+	struct batch b = BATCH_INIT;
+	emdb_err err;
+
+	err = add_named_record(rn, &b, &rn->src, rn->to_ns, rn->new_key, rn->new_key_len,
+			       expires_ms, &known[0].rec);
+	rec_of_del(&rn->src, rn->now_ns, &known[1].rec);
+	if (!err)
+		err = batch_add(&b, &known[1].rec);
+	if (!err)
+		err = batch_commit_known(rn->db, &b, known);
+	batch_release(&b);
+	return err;
+}
+
 static emdb_err rename_locked(struct rename *rn)
 {
 	struct batch b = BATCH_INIT;
@@ -214,6 +253,8 @@ static emdb_err rename_locked(struct rename *rn)
 		err = deadline_after(rn, &expires);
 	if (err)
 		return err;
+	if (is_simple(rn))
+		return rename_simple(rn, expires);
 	/* Only a DEL says that an object with other names has one less. */
 	if (rn->have_dst && rn->dst.rec.kind == REC_LINK && !(rn->flags & EMDB_RENAME_EXCHANGE))
 		err = add_del(rn, &b, &rn->dst);
@@ -327,7 +368,7 @@ emdb_err emdb_node_link(emdb_db *db, uint64_t id, uint64_t parent, const void *k
 		err = EMDB_ERR_IS_NS;
 	else
 		err = ns ? link_locked(&n, ns, key, key_len) : EMDB_ERR_NOT_FOUND;
-	if (!err && !objtab_ref(db, id))
+	if (!err && !objtab_ref(db, id, &n.view))
 		err = EMDB_ERR_NOT_FOUND;
 	if (!err)
 		err = emdb_node_getattr(db, id, ret_attr);

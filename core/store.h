@@ -367,6 +367,8 @@ emdb_err entry_attr_pinned(emdb_db *db, const struct entry *e, struct emdb_attr 
 emdb_err entry_value_pinned(emdb_db *db, const struct entry *e, void **ret_value, size_t *ret_len);
 /* A copy of the value in a record; free with base_free().  A NUL follows that is not counted. */
 emdb_err rec_value_copy(const struct rec *r, void **ret_value, size_t *ret_len);
+/* Does the index still say what it said when the entry was found? */
+bool entry_stands_pinned(emdb_db *db, const struct ns *ns, const struct entry *e);
 void rec_attr(emdb_db *db, const struct rec *r, uint64_t ref, struct emdb_attr *ret);
 void ns_attr(const struct ns *ns, struct emdb_attr *ret);
 /* Bytes that the record at ref takes in the journal. */
@@ -400,12 +402,16 @@ struct obj_view {
 int objtab_init(emdb_db *db);
 void objtab_release(emdb_db *db);
 bool objtab_get_pinned(emdb_db *db, uint64_t id, struct obj_view *ret);
-/* Takes a reference on a plain object found at ns/hash/ref; creates its row.  False: no memory. */
-bool objtab_ref_plain(emdb_db *db, uint64_t id, uint64_t ns, uint64_t hash, uint64_t ref);
+/*
+ * Takes a reference on a plain object found at ns/hash/ref; creates its row, and says what it has.
+ * False: no memory.
+ */
+bool objtab_ref_plain(emdb_db *db, uint64_t id, uint64_t ns, uint64_t hash, uint64_t ref,
+		      struct obj_view *ret);
 /* The object is going to be looked for. */
 void objtab_prefetch(emdb_db *db, uint64_t id);
-/* Takes a reference on an object in the table.  False: not there. */
-bool objtab_ref(emdb_db *db, uint64_t id);
+/* Takes a reference on an object in the table, and says what that has.  False: not there. */
+bool objtab_ref(emdb_db *db, uint64_t id, struct obj_view *ret);
 /* Gives back references; the row and what only it kept alive go with the last. */
 void objtab_unref(emdb_db *db, uint64_t id, uint64_t count);
 /* A known plain object's record is elsewhere now. */
@@ -519,6 +525,12 @@ struct batch {
 emdb_err batch_add(struct batch *b, const struct rec *r);
 /* Appends and applies; structure held exclusively.  Empty: does nothing. */
 emdb_err batch_commit(emdb_db *db, struct batch *b, unsigned int flags);
+/* The same, of a batch whose records are at hand, with the entry that each replaces (NULL: none). */
+struct batch_known {
+	struct rec rec;
+	const struct entry *old;
+};
+emdb_err batch_commit_known(emdb_db *db, struct batch *b, struct batch_known *known);
 void batch_release(struct batch *b);
 
 /* ---- Records of an object as it is now (object.c) -------------------------- */
@@ -567,8 +579,8 @@ emdb_err node_lock(emdb_db *db, uint64_t id, bool exclusive, struct node *ret);
 emdb_err big_entry_pinned(emdb_db *db, uint64_t id, struct big *big, uint32_t i, struct entry *ret);
 /* A plain object too large to be rewritten for a change of metadata. */
 bool must_promote(const struct entry *e);
-/* Commits `r` for a plain object with its value as it is. */
-emdb_err commit_plain(struct node *n, struct rec *r);
+/* Commits `r` for a plain object with its value as it is; ret_ref as for commit_rec(). */
+emdb_err commit_plain(struct node *n, struct rec *r, uint64_t *ret_ref);
 void node_unlock(struct node *n);
 
 /* Writes to an object that node_lock found (file.c). */

@@ -229,7 +229,7 @@ static emdb_err change_locked(struct node *n, const struct change *ch)
 		if (n->ns || n->view.big)
 			err = commit_rec(n->db, &r, NULL, 0, 0, n->view.big != NULL, NULL, NULL);
 		else
-			err = commit_plain(n, &r);
+			err = commit_plain(n, &r, NULL);
 	}
 	buf_release(&blob);
 	return err;

@@ -259,11 +259,13 @@ static void recheck_deadline(struct fs *fs, fuse_ino_t parent, const struct fs_k
 {
 	struct notify *n = atomic_load_explicit(&fs->notify, memory_order_acquire);
 	struct emdb_attr attr;
+	int64_t expires;
 
-	if (emdb_node_lookup(fs->db, parent, key->bytes, key->len, &attr) != EMDB_OK)
+	if (n == NULL || emdb_ttl_get(fs->db, parent, key->bytes, key->len, &expires) != EMDB_OK ||
+	    expires == 0 ||
+	    emdb_node_lookup(fs->db, parent, key->bytes, key->len, &attr) != EMDB_OK)
 		return;
-	if (n != NULL && attr.expires_ms != 0)
-		notify_changed(n, parent, attr.id, name);
+	notify_changed(n, parent, attr.id, name);
 	emdb_node_forget(fs->db, attr.id, 1);
 }
 

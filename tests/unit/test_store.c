@@ -123,6 +123,34 @@ TEST(test_store__expired_name_is_free)
 	CHECK_OK(emdb_close(db));
 }
 
+/* The same for a rename, which also knows what a name has that nobody sees any more. */
+TEST(test_store__rename_takes_an_expired_name)
+{
+	const struct emdb_options o = { .size = sizeof(o), .sweep_interval_ms = -1 };
+	emdb_db *db;
+
+	for (unsigned int flags = 0; flags <= EMDB_RENAME_NOREPLACE; flags++) {
+		struct emdb_attr old, new, now;
+		uint64_t count;
+
+		CHECK_OK(emdb_open_memory(&o, &db));
+		CHECK_OK(emdb_put(db, EMDB_ROOT, "k", 1, "v", 1, emdb_now_ms(db) + 20));
+		CHECK_OK(emdb_put(db, EMDB_ROOT, "new", 3, "w", 1, EMDB_TTL_NEVER));
+		CHECK_OK(emdb_node_lookup(db, EMDB_ROOT, "k", 1, &old));
+		CHECK_OK(emdb_node_lookup(db, EMDB_ROOT, "new", 3, &new));
+		usleep(40000);
+		CHECK_OK(emdb_node_rename(db, EMDB_ROOT, "new", 3, EMDB_ROOT, "k", 1, flags));
+		CHECK_OK(emdb_node_lookup(db, EMDB_ROOT, "k", 1, &now));
+		CHECK_UEQ(now.id, new.id);
+		CHECK_EQ(now.expires_ms, 0);
+		CHECK_OK(emdb_node_getattr(db, old.id, &old));
+		CHECK_UEQ(old.nlink, 0);
+		CHECK_OK(emdb_count(db, EMDB_ROOT, &count));
+		CHECK_UEQ(count, 1);
+		CHECK_OK(emdb_close(db));
+	}
+}
+
 /* What statvfs(3) is told: the host's blocks, and every entry once. */
 /* What was left at zero is told as what it stands for, what was switched off as 0. */
 TEST(test_store__stats_tell_the_options_in_force)
