@@ -212,6 +212,11 @@ def test_noxattr(make_mount):
         os.getxattr(m / "f", "user.a")
     run("cp", "-a", m / "f", m / "g")
     run("ls", "-la", m.mnt)
+    # Deadlines come by the daemon's socket all the same.
+    run(binary("emdb"), "ttl", "set", m.store, "f", "1h")
+    assert 3590 < int(run(binary("emdb"), "ttl", "get", m.store, "f").stdout) <= 3600
+    run(binary("emdb"), "ttl", "set", m.store, "g", "@1")
+    assert not os.path.exists(m / "g")
 
 
 @pytest.mark.parametrize("options", [["sync"], ["commit=1"], ["commit=0"], ["writeback"], ["max_threads=1"],

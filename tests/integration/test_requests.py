@@ -34,17 +34,31 @@ EXPECTED = {
     "readlink again": {},
     "create, write, fsync": {"lookup": 1, "create": 1, "write": 1, "fsync": 1},
 }
+# What `noxattr` spares.
+WITHOUT_XATTRS = EXPECTED | {
+    "overwrite": {"setattr": 1, "write": 1},
+    "overwrite again": {"setattr": 1, "write": 1},
+    "ls -l, cold": {},
+}
 # Nobody waits for it.
 FREE = {"forget"}
 # Of one operation: for the directory itself, and for what others drop from the caches meanwhile.
 SLACK = 0.25
 
 
-def test_requests_per_operation(mount):
+def check(mount, wanted):
     if os.getuid() != 0:
         pytest.skip("needs root, to drop caches and for a mount without permission checks")
     measured = roundtrips.measure(str(mount.mnt), binary("emdb"), 60)
-    for operation, expected in EXPECTED.items():
+    for operation, expected in wanted.items():
         got = {r: n for r, (n, _) in measured[operation].items() if r not in FREE}
         more = {r: n for r, n in got.items() if n > expected.get(r, 0) + SLACK}
         assert not more, f"{operation}: {got}, not {expected}"
+
+
+def test_requests_per_operation(mount):
+    check(mount, EXPECTED)
+
+
+def test_requests_without_xattrs(make_mount):
+    check(make_mount(["noxattr"]), WITHOUT_XATTRS)
