@@ -135,11 +135,13 @@ class Profile:
             sys.exit("profile.py: fsbench failed")
 
     def steps(self, wanted, files, many, source):
+        if not wanted:
+            return
         os.mkdir(source)
         toolbench.prepare(source, files)
         b = types.SimpleNamespace(source=source, files=files, many=many)
         for name, run, _, cold in toolbench.STEPS:
-            if "sqlite" in run.__name__ or not wanted:
+            if "sqlite" in run.__name__:
                 continue
             for target in self.targets:
                 d = f"{target.where}/toolbench"
