@@ -682,7 +682,8 @@ static void *batch_worker(void *arg)
 {
 	const struct env *const e = arg;
 	static atomic_uint ids;
-	uint64_t data[2], got[2];
+	/* Not what the kernel writes behind the back of valgrind. */
+	uint64_t data[2], got[2] = { 0 };
 	struct io_req reqs[2];
 	char name[16];
 	int fd;

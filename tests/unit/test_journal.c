@@ -805,7 +805,7 @@ TEST(test_journal__seed_keeps_values_from_being_frames)
 {
 	for (int seeded = 0; seeded < 2; seeded++) {
 		struct world w;
-		uint8_t b[2048];
+		uint8_t b[2048] = { 0 };
 		struct iovec iov = { b, 1520 };
 		struct journal_end end;
 		struct seen s = { .count = 0 };
