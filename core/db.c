@@ -573,7 +573,9 @@ static emdb_err recover_from(emdb_db *db, uint64_t number, uint64_t lsn, struct 
 		db->ckpt.lenient = db->damage->end_lsn > lsn;
 	if (number) {
 		err = checkpoint_load(db, db->dirfd, number, lsn);
-		if (err && err != EMDB_ERR_NOMEM && err != EMDB_ERR_NOT_FOUND)
+		/* A shortage says nothing about the file. */
+		if (err && err != EMDB_ERR_NOMEM && err != EMDB_ERR_TOO_MANY_FILES &&
+		    err != EMDB_ERR_NOT_FOUND)
 			err = EMDB_ERR_CORRUPT;
 	}
 	if (!err)

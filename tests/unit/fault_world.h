@@ -33,6 +33,7 @@ struct injection {
 	bool creations; /* of openat only those that create */
 	bool fails;     /* the store may fail for good, though it is a shortage */
 	bool threads;   /* thread_start fails */
+	bool few;       /* such calls: each fails in the short run too */
 	enum { ANY_WRITE, NOT_FRAMES, ONLY_FRAMES } writes;
 };
 

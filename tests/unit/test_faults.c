@@ -36,8 +36,8 @@ static const struct injection injections[] = {
 	  .err = -ENOSPC,
 	  .sticky = true,
 	  .creations = true },
-	{ .name = "EMFILE", .mask = IO_MASK(IO_OP_OPENAT), .err = -EMFILE },
-	{ .name = "no mapping", .mask = IO_MASK(IO_OP_MMAP), .err = -ENOMEM },
+	{ .name = "EMFILE", .mask = IO_MASK(IO_OP_OPENAT), .err = -EMFILE, .few = true },
+	{ .name = "no mapping", .mask = IO_MASK(IO_OP_MMAP), .err = -ENOMEM, .few = true },
 	{ .name = "no memory" },
 	{ .name = "no memory for ever", .sticky = true },
 	{ .name = "no thread", .threads = true },
@@ -288,7 +288,7 @@ static bool one_case(const struct fault_op *op, const struct injection *i, uint6
 }
 
 /* How far to the next one, about: the first ones all, then some, of long loops fewer. */
-static uint64_t step_of(uint64_t nth)
+static uint64_t step_of(const struct injection *i, uint64_t nth)
 {
 #ifdef __SANITIZE_ADDRESS__
 	const uint64_t step = 25 + nth / 4;
@@ -296,7 +296,7 @@ static uint64_t step_of(uint64_t nth)
 	const uint64_t step = 12 + nth / 8;
 #endif
 
-	return getenv("EMDB_LONG") || nth < 4 ? 1 : step;
+	return getenv("EMDB_LONG") || i->few || nth < 4 ? 1 : step;
 }
 
 /* All failures of one case; how many there were. */
@@ -310,7 +310,7 @@ static unsigned int all_faults(const struct fault_op *op, uint64_t *seed)
 
 		while (one_case(op, &injections[i], nth, &sides)) {
 			count++;
-			nth += 1 + test_rand(seed) % (2 * step_of(nth) - 1);
+			nth += 1 + test_rand(seed) % (2 * step_of(&injections[i], nth) - 1);
 		}
 	}
 	printf("  %-24s %-24s %5u faults\n", op->fn, op->what, count);
