@@ -181,7 +181,7 @@ static void by_id(uint64_t *rnd, const uint8_t *bytes)
 static void *worker(void *arg)
 {
 	uint64_t rnd = *(uint64_t *)arg;
-	uint8_t *const bytes = malloc(BIG);
+	uint8_t *const bytes = calloc(1, BIG);
 
 	CHECK(bytes);
 	while (!atomic_load(&stop)) {
