@@ -2,375 +2,31 @@
 /*
  * fsbench: what operations on small files cost in several directories, side by side.
  *
- *	fsbench [options] NAME=DIR [NAME=DIR ...]
+ *	fsbench [options] NAME[@PID:MS]=DIR ...
  *
  * Every round runs the same phases in every directory, in alternating order,
  * so that what the machine does meanwhile hits all of them.  The first
  * directory is the one of interest: the table shows its rate relative to each
  * other's.  Cold phases drop the kernel's dentries and inodes first, as root;
- * otherwise they are left out.  Between the phases, outside the measured
- * time, everything dirty is written, so that no phase pays for another.
+ * otherwise they are left out.  After a phase that writes, outside the measured
+ * time, everything dirty is written, and the directory's daemon, where one was
+ * named, waited for until it rests; so no phase pays for another.  What that
+ * took of the processor is counted for the phase that caused it.
  */
-#include "bench.h"
+#include "bench_settle.h"
+#include "fsbench_phases.h"
 
-#include <assert.h>
-#include <dirent.h>
-#include <fcntl.h>
 #include <getopt.h>
-#include <pthread.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
 
-#define TARGETS_MAX       8
-#define THREAD_COUNTS_MAX 8
-#define THREADS_MAX       256
-#define PHASES_MAX        32
-#define NAME_SIZE         64
-#define BLOCK_SIZE        4096u
-#define CHUNK_SIZE        (1024u * 1024u)
-
-struct config {
-	uint32_t files;        /* per phase, all threads together */
-	uint32_t synced_files; /* of create+fsync */
-	uint32_t files_per_dir;
-	uint32_t size; /* bytes of a file */
-	uint32_t rounds;
-	uint32_t large_mb; /* size of the large file, 0: none */
-	uint32_t threads[THREAD_COUNTS_MAX];
-	uint32_t thread_counts;
-	const char *only; /* comma separated phases, NULL: all */
-	bool json;
-	bool marks; /* around each measured phase, see mark() */
-};
+#define TARGETS_MAX 12
 
 struct target {
 	const char *name;
 	const char *dir;
 	int fd; /* of the working directory below dir */
+	struct bench_daemon daemon;
 };
-
-/* One thread of one phase; its files are first .. first + count - 1. */
-struct worker {
-	const struct config *config;
-	const struct phase *phase;
-	pthread_barrier_t *barrier;
-	int dir;
-	uint32_t index, first, count;
-	uint64_t random;
-	uint64_t bytes; /* moved, for phases that count bytes */
-	uint64_t start_ns, end_ns;
-	char *buf; /* CHUNK_SIZE */
-	bool warm; /* as the phase wants it */
-};
-
-enum {
-	NEEDS_COLD = 1,  /* dentries and inodes are dropped before */
-	NEEDS_EMPTY = 2, /* page cache is dropped too */
-	PER_DIR = 4,     /* once per directory; counts files */
-	SYNCED = 8,      /* over synced_files */
-	LARGE = 16,      /* one large file per thread; the loop is in run() */
-	IN_BYTES = 32,   /* the rate is MB/s */
-	SETUP = 64,      /* not measured */
-	WARM = 128,      /* runs twice, only the second time is measured */
-	ASKED = 256,     /* only when -p names it */
-	KNOWN = 512,     /* names are looked up before: what ran elsewhere may have dropped them */
-};
-
-struct phase {
-	const char *name;
-	void (*run)(struct worker *w, uint32_t i);
-	unsigned int flags;
-};
-
-static void file_name(const struct worker *w, uint32_t i, char kind, char name[NAME_SIZE])
-{
-	(void)snprintf(name, NAME_SIZE, "t%u/d%u/%c%u", w->index, i / w->config->files_per_dir,
-		       kind, i);
-}
-
-static void failed(const struct worker *w, const char *name)
-{
-	bench_die("%s: %s: %s", w->phase->name, name, strerror(errno));
-}
-
-/* ---- Phases over small files ---- */
-
-static void write_file(struct worker *w, uint32_t i, char kind, int flags, bool sync)
-{
-	char name[NAME_SIZE];
-	int fd;
-
-	file_name(w, i, kind, name);
-	fd = openat(w->dir, name, flags, 0644);
-	if (fd < 0)
-		failed(w, name);
-	/* Every file its own bytes: nothing along the way gets to share or compress. */
-	memcpy(w->buf, &i, sizeof(i));
-	if (write(fd, w->buf, w->config->size) != (ssize_t)w->config->size)
-		failed(w, name);
-	if (sync && fsync(fd) != 0)
-		failed(w, name);
-	(void)close(fd);
-}
-
-static void do_create(struct worker *w, uint32_t i)
-{
-	write_file(w, i, 'f', O_WRONLY | O_CREAT | O_EXCL, false);
-}
-
-static void do_create_sync(struct worker *w, uint32_t i)
-{
-	write_file(w, i, 's', O_WRONLY | O_CREAT | O_EXCL, true);
-}
-
-static void do_overwrite(struct worker *w, uint32_t i)
-{
-	write_file(w, i, 'f', O_WRONLY | O_TRUNC, false);
-}
-
-static void do_append(struct worker *w, uint32_t i)
-{
-	write_file(w, i, 'f', O_WRONLY | O_APPEND, false);
-}
-
-static void do_stat(struct worker *w, uint32_t i)
-{
-	char name[NAME_SIZE];
-	struct stat st;
-
-	file_name(w, i, 'f', name);
-	if (fstatat(w->dir, name, &st, AT_SYMLINK_NOFOLLOW) != 0)
-		failed(w, name);
-}
-
-static void do_read(struct worker *w, uint32_t i)
-{
-	char name[NAME_SIZE];
-	int fd;
-
-	file_name(w, i, 'f', name);
-	fd = openat(w->dir, name, O_RDONLY);
-	if (fd < 0 || read(fd, w->buf + BLOCK_SIZE, w->config->size) != (ssize_t)w->config->size)
-		failed(w, name);
-	(void)close(fd);
-}
-
-static void do_rename(struct worker *w, uint32_t i)
-{
-	char from[NAME_SIZE], to[NAME_SIZE];
-
-	file_name(w, i, 'f', from);
-	file_name(w, i, 'r', to);
-	if (renameat(w->dir, from, w->dir, to) != 0)
-		failed(w, from);
-}
-
-static void do_unlink_kind(struct worker *w, uint32_t i, char kind)
-{
-	char name[NAME_SIZE];
-
-	file_name(w, i, kind, name);
-	if (unlinkat(w->dir, name, 0) != 0)
-		failed(w, name);
-}
-
-static void do_unlink(struct worker *w, uint32_t i)
-{
-	do_unlink_kind(w, i, 'r');
-}
-
-static void do_unlink_synced(struct worker *w, uint32_t i)
-{
-	do_unlink_kind(w, i, 's');
-}
-
-static void do_mkdir(struct worker *w, uint32_t i)
-{
-	char name[NAME_SIZE];
-
-	file_name(w, i, 'm', name);
-	if (mkdirat(w->dir, name, 0755) != 0)
-		failed(w, name);
-}
-
-static void do_rmdir(struct worker *w, uint32_t i)
-{
-	char name[NAME_SIZE];
-
-	file_name(w, i, 'm', name);
-	if (unlinkat(w->dir, name, AT_REMOVEDIR) != 0)
-		failed(w, name);
-}
-
-/* i is the first file of the directory. */
-static void list_dir(struct worker *w, uint32_t i, bool plus)
-{
-	char name[NAME_SIZE];
-	const struct dirent *entry;
-	struct stat st;
-	DIR *dir;
-	int fd;
-
-	(void)snprintf(name, sizeof(name), "t%u/d%u", w->index, i / w->config->files_per_dir);
-	fd = openat(w->dir, name, O_RDONLY | O_DIRECTORY);
-	dir = fd < 0 ? NULL : fdopendir(fd);
-	if (dir == NULL)
-		failed(w, name);
-	while ((entry = readdir(dir)) != NULL) {
-		if (plus && fstatat(fd, entry->d_name, &st, AT_SYMLINK_NOFOLLOW) != 0)
-			failed(w, entry->d_name);
-	}
-	(void)closedir(dir);
-}
-
-static void do_readdir(struct worker *w, uint32_t i)
-{
-	list_dir(w, i, false);
-}
-
-static void do_readdir_stat(struct worker *w, uint32_t i)
-{
-	list_dir(w, i, true);
-}
-
-static void make_dir(struct worker *w, uint32_t i)
-{
-	char name[NAME_SIZE];
-
-	(void)snprintf(name, sizeof(name), "t%u/d%u", w->index, i / w->config->files_per_dir);
-	if (mkdirat(w->dir, name, 0755) != 0 && errno != EEXIST)
-		failed(w, name);
-}
-
-static void remove_dir(struct worker *w, uint32_t i)
-{
-	char name[NAME_SIZE];
-
-	(void)snprintf(name, sizeof(name), "t%u/d%u", w->index, i / w->config->files_per_dir);
-	if (unlinkat(w->dir, name, AT_REMOVEDIR) != 0 && errno != ENOENT)
-		failed(w, name);
-}
-
-/* ---- Phases over one large file per thread ---- */
-
-static uint64_t large_bytes(const struct worker *w)
-{
-	return (uint64_t)w->config->large_mb * 1024 * 1024;
-}
-
-static int open_large(const struct worker *w, int flags)
-{
-	char name[NAME_SIZE];
-	int fd;
-
-	(void)snprintf(name, sizeof(name), "t%u/large", w->index);
-	fd = openat(w->dir, name, flags, 0644);
-	if (fd < 0)
-		failed(w, name);
-	return fd;
-}
-
-static void do_seq_write(struct worker *w, uint32_t i)
-{
-	const int fd = open_large(w, O_WRONLY | O_CREAT | O_TRUNC);
-	uint64_t at;
-
-	(void)i;
-	for (at = 0; at < large_bytes(w); at += CHUNK_SIZE) {
-		memcpy(w->buf, &at, sizeof(at));
-		if (write(fd, w->buf, CHUNK_SIZE) != (ssize_t)CHUNK_SIZE)
-			failed(w, "large");
-	}
-	if (fsync(fd) != 0)
-		failed(w, "large");
-	(void)close(fd);
-	w->bytes = large_bytes(w);
-}
-
-static void do_seq_read(struct worker *w, uint32_t i)
-{
-	const int fd = open_large(w, O_RDONLY);
-	ssize_t n;
-
-	(void)i;
-	while ((n = read(fd, w->buf, CHUNK_SIZE)) > 0)
-		w->bytes += (uint64_t)n;
-	if (n < 0)
-		failed(w, "large");
-	(void)close(fd);
-}
-
-static void random_blocks(struct worker *w, bool writing)
-{
-	const uint64_t blocks = large_bytes(w) / BLOCK_SIZE;
-	const int fd = open_large(w, writing ? O_WRONLY : O_RDONLY);
-	uint64_t i;
-
-	for (i = 0; i < blocks / 4; i++) {
-		const off_t at = (off_t)(bench_random(&w->random) % blocks * BLOCK_SIZE);
-		const ssize_t n = writing ? pwrite(fd, w->buf, BLOCK_SIZE, at)
-					  : pread(fd, w->buf, BLOCK_SIZE, at);
-
-		if (n != (ssize_t)BLOCK_SIZE)
-			failed(w, "large");
-		w->bytes += BLOCK_SIZE;
-	}
-	(void)close(fd);
-}
-
-static void do_random_read(struct worker *w, uint32_t i)
-{
-	(void)i;
-	random_blocks(w, false);
-}
-
-static void do_random_write(struct worker *w, uint32_t i)
-{
-	(void)i;
-	random_blocks(w, true);
-}
-
-static void remove_large(struct worker *w, uint32_t i)
-{
-	char name[NAME_SIZE];
-
-	(void)i;
-	(void)snprintf(name, sizeof(name), "t%u/large", w->index);
-	if (unlinkat(w->dir, name, 0) != 0 && errno != ENOENT)
-		failed(w, name);
-}
-
-/* In the order they run.  A measured phase that is left out must not be needed by a later one. */
-static const struct phase phases[] = {
-	{ "(dirs)", make_dir, PER_DIR | SETUP },
-	{ "create", do_create, 0 },
-	{ "read cold", do_read, NEEDS_COLD | NEEDS_EMPTY | ASKED },
-	{ "stat cold", do_stat, NEEDS_COLD },
-	{ "stat warm", do_stat, WARM },
-	{ "read first", do_read, NEEDS_COLD },
-	{ "read warm", do_read, WARM },
-	{ "overwrite", do_overwrite, 0 },
-	{ "append", do_append, 0 },
-	{ "readdir", do_readdir, PER_DIR | NEEDS_COLD },
-	{ "readdir+stat", do_readdir_stat, PER_DIR | NEEDS_COLD },
-	{ "rename", do_rename, KNOWN },
-	{ "unlink", do_unlink, 0 },
-	{ "mkdir", do_mkdir, 0 },
-	{ "rmdir", do_rmdir, 0 },
-	{ "create+fsync", do_create_sync, SYNCED },
-	{ "(unlink)", do_unlink_synced, SYNCED | SETUP },
-	{ "seq write", do_seq_write, LARGE | IN_BYTES },
-	{ "seq read cold", do_seq_read, LARGE | IN_BYTES | NEEDS_COLD | NEEDS_EMPTY },
-	{ "seq read warm", do_seq_read, LARGE | IN_BYTES | WARM },
-	{ "4K read", do_random_read, LARGE | IN_BYTES },
-	{ "4K write", do_random_write, LARGE | IN_BYTES },
-	{ "(large)", remove_large, LARGE | SETUP },
-	{ "(rmdir)", remove_dir, PER_DIR | SETUP },
-};
-#define PHASES (sizeof(phases) / sizeof(phases[0]))
-static_assert(PHASES <= PHASES_MAX, "raise PHASES_MAX");
 
 /* ---- Running ---- */
 
@@ -404,12 +60,11 @@ static bool wanted(const struct config *c, const struct phase *p)
 	return c->only == NULL || !listed(pure, p->name) || listed(c->only, p->name);
 }
 
-static void settle(const struct phase *p)
+static void drop_caches(const struct phase *p)
 {
 	static const char what[] = "2", all[] = "3";
 	int fd;
 
-	sync();
 	if ((p->flags & NEEDS_COLD) == 0)
 		return;
 	fd = open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC);
@@ -440,15 +95,12 @@ static void warm_up(struct worker *w)
 		work_once(w);
 	for (i = 0; i < w->count && (w->phase->flags & KNOWN) != 0; i++)
 		do_stat(w, i);
-	w->warm = true;
 }
 
 static void *work(void *arg)
 {
 	struct worker *w = arg;
 
-	if (!w->warm)
-		warm_up(w);
 	(void)pthread_barrier_wait(w->barrier);
 	w->start_ns = bench_now_ns();
 	work_once(w);
@@ -474,95 +126,107 @@ static void prepare_worker(struct worker *w, const struct config *c, const struc
 		failed(w, name);
 }
 
-/* What this process has used so far. */
-struct usage {
-	uint64_t cpu_ns;
-	uint64_t switches;
-};
-
-static struct usage usage_now(void)
+static uint64_t switches_now(void)
 {
 	struct rusage r;
-	struct timespec t;
 
-	if (getrusage(RUSAGE_SELF, &r) != 0 || clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &t) != 0)
+	if (getrusage(RUSAGE_SELF, &r) != 0)
 		bench_die("what was used: %s", strerror(errno));
-	return (struct usage){ (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec,
-			       (uint64_t)r.ru_nvcsw + (uint64_t)r.ru_nivcsw };
+	return (uint64_t)r.ru_nvcsw + (uint64_t)r.ru_nivcsw;
 }
 
-/*
- * With -m a JSON line says that a phase begins, or has ended and what it used; then a line on
- * standard input is waited for, so that others can look at the daemon between two phases.
- */
-static void mark(const struct phase *p, const struct target *t, uint64_t ops,
-		 const struct usage *used)
-{
-	int c;
+/* What one phase in one directory came to. */
+struct outcome {
+	uint64_t start_ns, end_ns; /* of all threads together */
+	uint64_t done;             /* operations, or MB */
+	uint64_t cpu_ns, switches; /* of this process */
+	uint64_t all_ns, later_ns; /* processor time of all; what of it came after the end */
+};
 
-	printf("{\"mark\":\"%s\",\"op\":\"%s\",\"dir\":\"%s\"", used == NULL ? "begin" : "end",
-	       p->name, t->name);
-	if (used != NULL)
-		printf(",\"ops\":%llu,\"cpu_ns\":%llu,\"switches\":%llu", (unsigned long long)ops,
-		       (unsigned long long)used->cpu_ns, (unsigned long long)used->switches);
+/*
+ * With -m a JSON line says that a phase begins, has ended and what it used, or has settled; then
+ * a line on standard input is waited for, so that others can look at the daemon between two.
+ */
+static void mark(const struct config *c, const struct phase *p, const struct target *t,
+		 const char *what, const struct outcome *o)
+{
+	int ch;
+
+	if (!c->marks || (p->flags & SETUP) != 0)
+		return;
+	printf("{\"mark\":\"%s\",\"op\":\"%s\",\"dir\":\"%s\"", what, p->name, t->name);
+	if (o != NULL)
+		printf(",\"ops\":%llu,\"cpu_ns\":%llu,\"switches\":%llu",
+		       (unsigned long long)o->done, (unsigned long long)o->cpu_ns,
+		       (unsigned long long)o->switches);
 	printf("}\n");
 	(void)fflush(stdout);
-	while ((c = getchar()) != '\n')
-		if (c == EOF)
+	while ((ch = getchar()) != '\n')
+		if (ch == EOF)
 			bench_die("nobody answers the marks");
 }
 
-/* Warming up is no part of what the marks enclose. */
-static void begin_mark(const struct phase *p, const struct target *t, struct worker *workers,
-		       uint32_t threads)
+static void run_workers(struct worker *workers, uint32_t threads, struct outcome *o)
 {
-	uint32_t i;
-
-	for (i = 0; i < threads; i++)
-		warm_up(&workers[i]);
-	mark(p, t, 0, NULL);
-}
-
-/* Operations, or MB, per second of all threads together, from the first start to the last end. */
-static double run_phase(const struct config *c, const struct phase *p, const struct target *t,
-			uint32_t threads)
-{
-	static struct worker workers[THREADS_MAX];
 	pthread_t ids[THREADS_MAX];
 	pthread_barrier_t barrier;
-	const bool marks = c->marks && (p->flags & SETUP) == 0;
-	uint64_t start = UINT64_MAX, end = 0, bytes = 0, count = 0;
-	struct usage before, used;
+	uint64_t bytes = 0;
 	uint32_t i;
 
 	(void)pthread_barrier_init(&barrier, NULL, threads);
-	for (i = 0; i < threads; i++)
-		prepare_worker(&workers[i], c, p, t->fd, i, threads);
-	settle(p);
-	if (marks)
-		begin_mark(p, t, workers, threads);
-	before = usage_now();
 	for (i = 0; i < threads; i++) {
 		workers[i].barrier = &barrier;
 		if (pthread_create(&ids[i], NULL, work, &workers[i]) != 0)
 			bench_die("cannot start a thread");
 	}
+	o->start_ns = UINT64_MAX;
 	for (i = 0; i < threads; i++) {
 		(void)pthread_join(ids[i], NULL);
-		start = workers[i].start_ns < start ? workers[i].start_ns : start;
-		end = workers[i].end_ns > end ? workers[i].end_ns : end;
+		if (workers[i].start_ns < o->start_ns)
+			o->start_ns = workers[i].start_ns;
+		if (workers[i].end_ns > o->end_ns)
+			o->end_ns = workers[i].end_ns;
 		bytes += workers[i].bytes;
-		count += workers[i].count;
-		free(workers[i].buf);
+		o->done += workers[i].count;
 	}
+	if ((workers[0].phase->flags & IN_BYTES) != 0)
+		o->done = bytes / 1000000;
 	(void)pthread_barrier_destroy(&barrier);
-	used = usage_now();
-	used.cpu_ns -= before.cpu_ns;
-	used.switches -= before.switches;
-	if (marks)
-		mark(p, t, (p->flags & IN_BYTES) != 0 ? bytes / 1000000 : count, &used);
-	return ((p->flags & IN_BYTES) != 0 ? (double)bytes / 1e6 : (double)count) /
-	       ((double)(end - start) / 1e9);
+}
+
+/*
+ * Warming up is no part of what is measured, nor are caches that are dropped.  Who looks between
+ * the marks should not see this look at the kernel's threads.
+ */
+static void run_phase(const struct config *c, const struct phase *p, const struct target *t,
+		      uint32_t threads, struct outcome *o)
+{
+	static struct worker workers[THREADS_MAX];
+	struct bench_cpu begin, end, settled;
+	uint32_t i;
+
+	*o = (struct outcome){ 0 };
+	for (i = 0; i < threads; i++)
+		prepare_worker(&workers[i], c, p, t->fd, i, threads);
+	sync();
+	drop_caches(p);
+	for (i = 0; i < threads; i++)
+		warm_up(&workers[i]);
+	mark(c, p, t, "begin", NULL);
+	begin = bench_cpu_now(t->daemon.pid, !c->marks);
+	o->switches = switches_now();
+	run_workers(workers, threads, o);
+	o->switches = switches_now() - o->switches;
+	end = bench_cpu_now(t->daemon.pid, !c->marks);
+	o->cpu_ns = end.before - begin.after;
+	mark(c, p, t, "end", o);
+	settled = (p->flags & READS) == 0 ? bench_settle(&t->daemon, !c->marks)
+					  : bench_cpu_now(t->daemon.pid, !c->marks);
+	mark(c, p, t, "settled", NULL);
+	o->later_ns = bench_cpu_between(&end, &settled);
+	o->all_ns = bench_cpu_between(&begin, &end) + o->later_ns;
+	for (i = 0; i < threads; i++)
+		free(workers[i].buf);
 }
 
 static void open_target(struct target *t)
@@ -596,7 +260,18 @@ static void close_target(struct target *t)
 
 struct results {
 	struct bench_series rate[PHASES_MAX][TARGETS_MAX];
+	/* Processor time for an operation, us: all of it, and what came after the end. */
+	struct bench_series all[PHASES_MAX][TARGETS_MAX], later[PHASES_MAX][TARGETS_MAX];
 };
+
+static void add_outcome(struct results *r, size_t phase, uint32_t target, const struct outcome *o)
+{
+	const double done = (double)o->done;
+
+	bench_series_add(&r->rate[phase][target], done / ((double)(o->end_ns - o->start_ns) / 1e9));
+	bench_series_add(&r->all[phase][target], (double)o->all_ns / 1e3 / done);
+	bench_series_add(&r->later[phase][target], (double)o->later_ns / 1e3 / done);
+}
 
 static void print_header(const struct config *c, uint32_t threads, const struct target *targets,
 			 uint32_t n)
@@ -638,21 +313,33 @@ static void print_row(const struct phase *p, const struct bench_series *series, 
 	printf("\n");
 }
 
-static void print_json(const struct config *c, uint32_t threads, const struct phase *p,
-		       const struct target *targets, const struct bench_series *series, uint32_t n)
+static void print_list(const char *name, const struct bench_series *series)
 {
-	uint32_t i, k;
+	uint32_t k;
+
+	printf(",\"%s\":[", name);
+	for (k = 0; k < series->count; k++)
+		printf("%s%.3f", k == 0 ? "" : ",", series->value[k]);
+	printf("]");
+}
+
+static void print_json(const struct config *c, uint32_t threads, size_t phase,
+		       const struct target *targets, uint32_t n, const struct results *r)
+{
+	const struct phase *const p = &phases[phase];
+	uint32_t i;
 
 	for (i = 0; i < n; i++) {
-		const struct bench_summary s = bench_summarise(&series[i]);
+		const struct bench_summary s = bench_summarise(&r->rate[phase][i]);
 
 		printf("{\"bench\":\"fs\",\"op\":\"%s\",\"dir\":\"%s\",\"threads\":%u,\"size\":%u,"
-		       "\"unit\":\"%s\",\"median\":%.3f,\"min\":%.3f,\"max\":%.3f,\"rates\":[",
+		       "\"unit\":\"%s\",\"median\":%.3f,\"min\":%.3f,\"max\":%.3f",
 		       p->name, targets[i].name, threads, (p->flags & LARGE) != 0 ? 0 : c->size,
 		       (p->flags & IN_BYTES) != 0 ? "MB/s" : "op/s", s.median, s.min, s.max);
-		for (k = 0; k < series[i].count; k++)
-			printf("%s%.3f", k == 0 ? "" : ",", series[i].value[k]);
-		printf("]}\n");
+		print_list("rates", &r->rate[phase][i]);
+		print_list("cpu_us", &r->all[phase][i]);
+		print_list("later_us", &r->later[phase][i]);
+		printf("}\n");
 	}
 }
 
@@ -667,7 +354,7 @@ static void print_results(const struct config *c, uint32_t threads, const struct
 		if ((phases[p].flags & SETUP) != 0 || r->rate[p][0].count == 0)
 			continue;
 		if (c->json)
-			print_json(c, threads, &phases[p], targets, r->rate[p], n);
+			print_json(c, threads, p, targets, n, r);
 		else
 			print_row(&phases[p], r->rate[p], n);
 	}
@@ -686,9 +373,10 @@ static void run_round(const struct config *c, uint32_t threads, const struct tar
 			continue;
 		for (k = 0; k < n; k++) {
 			const uint32_t i = round % 2 == 0 ? k : n - 1 - k;
-			const double rate = run_phase(c, &phases[p], &targets[i], threads);
+			struct outcome o;
 
-			bench_series_add(&r->rate[p][i], rate);
+			run_phase(c, &phases[p], &targets[i], threads, &o);
+			add_outcome(r, p, i, &o);
 		}
 	}
 }
@@ -696,7 +384,10 @@ static void run_round(const struct config *c, uint32_t threads, const struct tar
 /* ---- Arguments ---- */
 
 static const char usage[] =
-	"usage: fsbench [options] NAME=DIR [NAME=DIR ...]\n"
+	"usage: fsbench [options] NAME[@PID:MS]=DIR ...\n"
+	"\n"
+	"PID is the directory's daemon: its processor time counts, and after what writes it is waited for\n"
+	"until it has done nothing for MS.\n"
 	"\n"
 	"  -n FILES    files per phase, all threads together (100000; 0: large files only)\n"
 	"  -f FILES    files of create+fsync (a twentieth of -n)\n"
@@ -707,7 +398,7 @@ static const char usage[] =
 	"  -l MB       also read and write a file of this size per thread (0: no)\n"
 	"  -p LIST     of the phases that no other needs, run these only; and those that must be asked\n"
 	"              for (read cold: nothing is in the page cache)\n"
-	"  -m          say when each phase begins and ends, and wait for a line each time\n"
+	"  -m          say when each phase begins, ends and has settled, and wait for a line each time\n"
 	"  -j          JSON lines instead of tables (--json)\n";
 
 static void parse_threads(struct config *c, char *list)
@@ -781,20 +472,38 @@ static void parse_options(struct config *c, int argc, char **argv)
 		c->synced_files = c->files < 20 ? 1 : c->files / 20;
 }
 
+/* What comes after the '@' of a target. */
+static struct bench_daemon parse_daemon(char *s)
+{
+	char *colon = strchr(s, ':');
+
+	if (colon == NULL)
+		bench_die("%s: not PID:MS", s);
+	*colon = '\0';
+	return (struct bench_daemon){ (pid_t)bench_number(s, "pid", 1, INT32_MAX),
+				      (uint32_t)bench_number(colon + 1, "ms", 0, SETTLE_MAX_MS) };
+}
+
 static uint32_t parse_targets(struct target *targets, int argc, char **argv)
 {
 	uint32_t n = 0;
 	int i;
 
 	for (i = optind; i < argc; i++) {
-		char *equals = strchr(argv[i], '=');
+		char *equals = strchr(argv[i], '='), *at;
 
 		if (equals == NULL || n == TARGETS_MAX) {
 			(void)fputs(usage, stderr);
 			exit(2);
 		}
 		*equals = '\0';
-		targets[n++] = (struct target){ .name = argv[i], .dir = equals + 1, .fd = -1 };
+		targets[n] = (struct target){ .name = argv[i], .dir = equals + 1, .fd = -1 };
+		at = strchr(argv[i], '@');
+		if (at != NULL) {
+			*at = '\0';
+			targets[n].daemon = parse_daemon(at + 1);
+		}
+		n++;
 	}
 	if (n == 0) {
 		(void)fputs(usage, stderr);

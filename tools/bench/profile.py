@@ -7,7 +7,9 @@
 Runs the phases of fsbench and the steps of toolbench, by default those that were below their aims in
 the last published results, and says for one operation of each: the kernel's requests (the daemon's
 counters), CPU time of the caller and of the daemon with the kernel's part of it, context switches, and
-the functions in which the samples of perf lie. CPU time is much the same on a busy machine, unlike the
+the functions in which the samples of perf lie. What the daemon's own threads do in the background, by
+their names, is told apart from what its threads for requests do, and what they still did after the
+operations from what they did meanwhile. A sentence says what makes the difference. CPU time is much the same on a busy machine, unlike the
 clock on the wall. Writes Markdown. Needs root and perf; without perf the functions are left out.
 """
 
@@ -19,8 +21,8 @@ import json
 import os
 import pathlib
 import re
-import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -47,16 +49,34 @@ PARTS = [(part, re.compile(pattern)) for part, pattern in (
     ("checksum", r"crc32"),
 )]
 # Of the published results; the other steps go with fsbench's phases or wait for the disk.
-STEPS = ("tar x", "cp -a", "find, cold", "git status", "create many", "ls -l, cold", "rm -rf")
+STEPS = ("tar x", "cp -a", "find, cold", "git status, cold", "git status", "create many", "ls -l, cold", "rm -rf")
+# The daemon's threads that take requests, and what its others are for.
+REQUESTS = re.compile(r"fuse|iou-|nullfs$")
+BACKGROUND = {"emdb-compact": "compaction", "emdb-flush": "flusher", "emdb-keep": "keeper of segments",
+              "emdb-checkpoint": "checkpoints", "emdb-sweep": "expiry"}
 
 
 # ---- What is measured ----
 
 
-class Target:
+class Target(toolbench.Target):
     def __init__(self, name, where, daemon=None, emdb=None):
-        self.name, self.where, self.daemon = name, where, daemon
+        # As run.sh has it: the period in which the store looks for work.
+        ms = 1000 if name == "mount" else 0
+        super().__init__(f"{name}@{daemon.pid}:{ms}={where}" if daemon else f"{name}={where}")
+        self.text = f"{name}@{daemon.pid}:{ms}={where}" if daemon else f"{name}={where}"
+        self.daemon = daemon
         self.counters = roundtrips.Counters(where, emdb) if emdb else None
+
+    def background(self):
+        """CPU time, ns, of the daemon's threads that take no requests: {what for: ns}"""
+        total = collections.Counter()
+        for task in pathlib.Path(f"/proc/{self.daemon.pid}/task").iterdir():
+            with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+                name = (task / "comm").read_text().strip()
+                if not REQUESTS.match(name):
+                    total[BACKGROUND.get(name, "others")] += int((task / "schedstat").read_text().split()[0])
+        return total
 
     def switches(self):
         total = 0
@@ -71,10 +91,11 @@ class Target:
 
     def look(self):
         """What the daemon has used and been asked so far."""
-        seen = {"requests": self.counters.read() if self.counters else {}, "cpu": 0, "switches": 0, "faults": 0}
+        seen = {"requests": self.counters.read() if self.counters else {}, "cpu": 0, "switches": 0, "faults": 0,
+                "background": collections.Counter()}
         if self.daemon:
-            # The kernel's number of a process' CPU clock: all its threads, also those that ended.
-            seen["cpu"] = time.clock_gettime_ns((~self.daemon.pid << 3) | 2)
+            seen["cpu"] = self.daemon_cpu()
+            seen["background"] = self.background()
             seen["switches"] = self.switches()
             seen["faults"] = self.faults()
         return seen
@@ -86,19 +107,35 @@ class Row:
     def __init__(self):
         self.ops = self.client_cpu = self.client_switches = self.daemon_cpu = self.daemon_switches = self.daemon_faults = 0
         self.requests = collections.Counter()
+        self.background, self.later = collections.Counter(), collections.Counter()  # {what for: ns}
         self.spans = []  # (from, to) of the monotonic clock, s
-        self.samples = {"client": collections.Counter(), "daemon": collections.Counter()}
-        self.parts = {"client": collections.Counter(), "daemon": collections.Counter()}
+        # Of each side: client, daemon (its threads for requests), background.
+        self.samples, self.parts = collections.defaultdict(collections.Counter), collections.defaultdict(collections.Counter)
 
     def add(self, ops, cpu, switches, before, after):
         self.ops += ops
         self.client_cpu += cpu
         self.client_switches += switches
-        self.daemon_cpu += after["cpu"] - before["cpu"]
+        background = after["background"] - before["background"]
+        self.background += background
+        self.daemon_cpu += after["cpu"] - before["cpu"] - background.total()
         self.daemon_switches += after["switches"] - before["switches"]
         self.daemon_faults += after["faults"] - before["faults"]
         for name, (calls, _) in after["requests"].items():
             self.requests[name] += calls - before["requests"].get(name, (0, 0))[0]
+
+    def settled(self, before, after):
+        later = after["background"] - before["background"]
+        rest = after["cpu"] - before["cpu"] - later.total()
+        self.later += later + collections.Counter({"answering": rest} if rest > 0 else {})
+
+    def costs(self):
+        """{what for: us} of one operation, of the caller and of the daemon."""
+        of, us = self.parts["daemon"], self.daemon_cpu / 1000 / self.ops
+        costs = collections.Counter({"the caller": self.client_cpu / 1000 / self.ops})
+        costs.update({part: n / of.total() * us for part, n in of.items()} if of else {"the daemon": us})
+        costs.update({f"background: {what}": ns / 1000 / self.ops for what, ns in self.background.items()})
+        return costs
 
     def kernel_share(self, side):
         of = self.samples[side]
@@ -113,22 +150,24 @@ class Profile:
     def fsbench(self, program, size, args):
         """Every phase of fsbench at once; it waits at its marks."""
         by_name = {t.name: t for t in self.targets}
-        command = [program, "-j", "-m", "-t", "1", "-s", str(size), *args] + [f"{t.name}={t.where}" for t in self.targets]
+        command = [program, "-j", "-m", "-t", "1", "-s", str(size), *args] + [t.text for t in self.targets]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as bench:
             before = begin = None
             for line in bench.stdout:
                 m = json.loads(line)
                 if "mark" not in m:
                     continue
-                target = by_name[m["dir"]]
+                target, now = by_name[m["dir"]], time.monotonic()
+                large = m["op"].startswith(("seq ", "4K "))
+                row = self.rows[m["op"], 0 if large else size, target.name]
                 if m["mark"] == "begin":
                     before, begin = target.look(), time.monotonic()
+                elif m["mark"] == "end":
+                    row.spans.append((begin, now))
+                    end = target.look()
+                    row.add(m["ops"], m["cpu_ns"], m["switches"], before, end)
                 else:
-                    end = time.monotonic()
-                    large = m["op"].startswith(("seq ", "4K "))
-                    row = self.rows[m["op"], 0 if large else size, target.name]
-                    row.spans.append((begin, end))
-                    row.add(m["ops"], m["cpu_ns"], m["switches"], before, target.look())
+                    row.settled(end, target.look())
                 bench.stdin.write("\n")
                 bench.stdin.flush()
         if bench.returncode != 0:
@@ -147,13 +186,17 @@ class Profile:
                 d = f"{target.where}/toolbench"
                 os.makedirs(d, exist_ok=True)
                 toolbench.settle(cold)
-                before, begin, used = target.look(), time.monotonic(), usage()
+                before, begin, used = target.look(), time.monotonic(), toolbench.usage()
                 done = run(b, d)
-                cpu, switches = (a - b for a, b in zip(usage(), used))
+                cpu, switches = (a - b for a, b in zip(toolbench.usage(), used))
+                span, end = (begin, time.monotonic()), target.look()
+                os.sync()
+                target.rest()
                 if name in wanted:
                     row = self.rows[name, 0, target.name]
-                    row.spans.append((begin, time.monotonic()))
-                    row.add(done, cpu, switches, before, target.look())
+                    row.spans.append(span)
+                    row.add(done, cpu, switches, before, end)
+                    row.settled(end, target.look())
 
     def take_samples(self, samples):
         """samples: (time, pid, function, in the kernel?) by time; whose they are follows from the spans."""
@@ -163,15 +206,11 @@ class Profile:
             for begin, end in row.spans:
                 for s in samples[bisect.bisect(times, begin):bisect.bisect(times, end)]:
                     if s.pid not in daemons.values() or s.pid == daemons.get(name):
-                        side = "daemon" if s.pid == daemons.get(name) else "client"
+                        side = "client"
+                        if s.pid == daemons.get(name):
+                            side = "daemon" if REQUESTS.match(s.thread) else "background"
                         row.samples[side][s.function, s.kernel] += 1
                         row.parts[side][s.part] += 1
-
-
-def usage():
-    """CPU time, ns, and context switches of this process and of what it ran."""
-    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return (sum(int((r.ru_utime + r.ru_stime) * 1e9) for r in both), sum(r.ru_nvcsw + r.ru_nivcsw for r in both))
 
 
 # ---- perf ----
@@ -199,13 +238,13 @@ class Perf:
             return sorted(ours_of(script.stdout, {os.getpid(), *daemons}))
 
 
-Sample = collections.namedtuple("Sample", "time pid function kernel part")
+Sample = collections.namedtuple("Sample", "time pid thread function kernel part")
 
 
 def ours_of(lines, ours):
     """The samples of these processes and of what they start, from the text of perf script."""
     fork = re.compile(r"PERF_RECORD_FORK\((\d+):\d+\):\((\d+):")
-    head = re.compile(r".*?(\d+)/\d+\s+(\d+\.\d+):")
+    head = re.compile(r"\s*(.*?)\s+(\d+)/\d+\s+(\d+\.\d+):")
     frame = re.compile(r"\s+([0-9a-f]+) (.*) \((\S+)\)$")
     whose, stack = None, []
     for line in lines:
@@ -222,8 +261,8 @@ def ours_of(lines, ours):
         if m and int(m[2]) in ours:
             ours.add(int(m[1]))
         m = head.match(line)
-        if m and int(m[1]) in ours and "PERF_RECORD" not in line:
-            whose = (float(m[2]), int(m[1]))
+        if m and int(m[2]) in ours and "PERF_RECORD" not in line:
+            whose = (float(m[3]), int(m[2]), m[1])
 
 
 def sample_of(whose, stack):
@@ -310,6 +349,31 @@ def functions_cell(row, side, us):
     return "<br>".join(f"{n / of.total() * us:.2f} `{name}`" for (name, _), n in of.most_common(FUNCTIONS))
 
 
+def background_cell(of, ops):
+    return "<br>".join(f"{ns / 1000 / ops:.1f} {what}" for what, ns in of.most_common() if ns / 1000 / ops >= 0.05)
+
+
+def difference(row, other, name):
+    """What of the mount's time makes it differ from the other's, in words; from the numbers alone."""
+    mine, its = row.costs(), other.costs()
+    total = mine.total() - its.total()
+    # Counters would drop what is less than nothing.
+    parts = sorted(((mine[what] - its[what], what) for what in mine | its), key=lambda p: -abs(p[0]))
+    named = [f"{us:+.1f} {what}" for us, what in parts[:4] if abs(us) >= max(0.1, abs(total) / 20)]
+    if abs(total) < mine.total() / 20:
+        return f"as `{name}` takes ({its.total():.1f} us)"
+    return (f"{abs(total):.1f} us {'more' if total > 0 else 'less'} than `{name}` ({its.total():.1f} us): "
+            f"{', '.join(named)}")
+
+
+def sentence(rows):
+    row = rows["mount"]
+    said = "; ".join(difference(row, rows[n], n) for n in ("bare", "native"))
+    later = row.later.total() / 1000 / row.ops
+    after = f" Afterwards the daemon works on for {later:.1f} us ({background_cell(row.later, row.ops)})." if later >= 0.5 else ""
+    return f"An operation takes caller and daemon {row.costs().total():.1f} us: {said}.{after}".replace("<br>", ", ") + "\n"
+
+
 def parts_cell(row, side, us):
     of = row.parts[side]
     return "<br>".join(f"{n / of.total() * us:.1f} {part}" for part, n in of.most_common() if n / of.total() >= 0.01)
@@ -317,7 +381,7 @@ def parts_cell(row, side, us):
 
 def row_table(rows, names):
     def total(n):
-        return (rows[n].client_cpu + rows[n].daemon_cpu) / rows[n].ops
+        return rows[n].costs().total()
 
     def line(what, cell):
         return [what] + [cell(rows[n], n) for n in names]
@@ -329,7 +393,9 @@ def row_table(rows, names):
     lines = [
         line("requests", asked),
         line("caller's CPU, us", lambda r, n: cpu_cell(r, "client")),
-        line("daemon's CPU, us", lambda r, n: cpu_cell(r, "daemon") if n != "native" else ""),
+        line("daemon's CPU for requests, us", lambda r, n: cpu_cell(r, "daemon") if n != "native" else ""),
+        line("background, meanwhile, us", lambda r, n: background_cell(r.background, r.ops)),
+        line("daemon, afterwards, us", lambda r, n: background_cell(r.later, r.ops)),
         line("context switches, caller + daemon",
              lambda r, n: f"{r.client_switches / r.ops:.2f} + {r.daemon_switches / r.ops:.2f}"),
         line("page faults of the daemon", lambda r, n: f"{r.daemon_faults / r.ops:.2f}" if n != "native" else ""),
@@ -337,8 +403,9 @@ def row_table(rows, names):
         line("daemon, us for", lambda r, n: parts_cell(r, "daemon", r.daemon_cpu / 1000 / r.ops)),
         line("caller, us in", lambda r, n: functions_cell(r, "client", r.client_cpu / 1000 / r.ops)),
         line("daemon, us in", lambda r, n: functions_cell(r, "daemon", r.daemon_cpu / 1000 / r.ops)),
+        line("background, us in", lambda r, n: functions_cell(r, "background", r.background.total() / 1000 / r.ops)),
     ]
-    return report.table([""] + names, lines)
+    return report.table([""] + names, [cells for cells in lines if any(cells[1:])]) + "\n" + sentence(rows)
 
 
 def missed_rows(path):
@@ -363,7 +430,8 @@ def heading(args, targets):
             f"{os.getloadavg()[0]:.1f}. Written by `make bench-profile`.\n\n"
             "`mount` is emdbfs, `bare` a FUSE file system in memory over the same transport, `native` the disk's own. "
             "The rows are those below an aim in the last published results, whether by their time or only "
-            "relative to `bare`. Functions are those of the samples of `perf`, each with its own time, without what it "
+            "relative to `bare`. The daemon's threads for requests are told apart from its others, the background: what those did "
+            "meanwhile, and what the daemon still did afterwards until it rested. Functions are those of the samples of `perf`, each with its own time, without what it "
             "calls.\n")
 
 
@@ -380,6 +448,8 @@ def main():
     args = parser.parse_args()
     if os.geteuid() != 0:
         sys.exit("profile.py: needs root: for what is called cold, and for perf")
+    # So that the mounts go, and what runs in them.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     wanted = missed_rows(HERE / "results.jsonl")
     sizes = [int(s) for s in args.sizes.split(",")]
     if args.operations:

@@ -46,14 +46,17 @@ class Results:
         self.machine = {}
         self.rates = {}  # (op, size, threads) -> {directory: rates}
         self.units = {}
+        self.cpu = {}  # (op, size, threads) -> {directory: (us for one until all is settled, what of it came later)}
         for line in lines:
             r = json.loads(line)
             if r["bench"] == "machine":
-                self.machine = r
+                self.machine.update(r)
                 continue
             key = (r["op"], r["size"], r["threads"])
             self.rates.setdefault(key, {})[r["dir"]] = r["rates"]
             self.units[r["op"]] = r["unit"]
+            if "cpu_us" in r:
+                self.cpu.setdefault(key, {})[r["dir"]] = tuple(statistics.median(r[k]) for k in ("cpu_us", "later_us"))
 
     def ratio(self, key, one, other):
         """(median, min, max) of one directory's rate relative to another's; None: not measured."""
@@ -66,6 +69,9 @@ class Results:
     def rate(self, key, directory):
         rates = self.rates.get(key, {}).get(directory)
         return statistics.median(rates) if rates else None
+
+    def has(self, directory):
+        return any(directory in of for of in self.rates.values())
 
     def sizes(self):
         return sorted({size for _, size, _ in self.rates if size})
@@ -120,14 +126,17 @@ def aims(op):
 
 def small_table(r, size):
     threads = r.threads(size)
+    ext4 = [t for t in (1, 4) if t in threads and r.has("ext4")]
     head = ["", "op/s, 1 thr."] + [f"/ native, {t} thr." for t in threads] + ["aim"] + \
-        [f"/ bare, {t} thr." for t in threads] + ["/dev/fuse / native, 1 thr.", "4 thr.", "gocryptfs / native"]
+        [f"/ ext4, {t} thr." for t in ext4] + [f"/ bare, {t} thr." for t in threads] + \
+        ["/dev/fuse / native, 1 thr.", "4 thr.", "gocryptfs / native"]
     rows = []
     for op in r.ops(size):
         rows.append(
             [op, human(r.rate((op, size, 1), "mount"))]
             + [of_native(r, (op, size, t)) for t in threads]
             + [aims(op)]
+            + [cell(r.ratio((op, size, t), "mount", "ext4")) for t in ext4]
             + [cell(r.ratio((op, size, t), "mount", "bare"), BARE_AIM) for t in threads]
             + [cell(r.ratio((op, size, t), "mount-dev", "native")) for t in (1, 4)]
             + [cell(r.ratio((op, size, 1), "gocryptfs", "native"))])
@@ -136,14 +145,30 @@ def small_table(r, size):
 
 def other_table(r):
     keys = [k for k in r.rates if k[1] == 0]
-    head = ["", "mount", "unit", "/ native", "aim", "/ bare", "/dev/fuse / native", "tmpfs / native",
-            "gocryptfs / native"]
+    ext4 = ["ext4"] if r.has("ext4") else []
+    head = ["", "mount", "unit", "/ native", "aim", *(f"/ {e}" for e in ext4), "/ bare", "/dev/fuse / native",
+            "tmpfs / native", "gocryptfs / native"]
     rows = []
     for key in keys:
         rows.append([key[0], human(r.rate(key, "mount")), r.units[key[0]], of_native(r, key), aims(key[0]),
+                     *(cell(r.ratio(key, "mount", e)) for e in ext4),
                      cell(r.ratio(key, "mount", "bare"), BARE_AIM)]
                     + [cell(r.ratio(key, other, "native")) for other in ("mount-dev", "tmpfs", "gocryptfs")])
     return "Programs and large files:\n\n" + table(head, rows)
+
+
+def cpu_table(r):
+    names = [n for n in ("mount", "bare", "native", "ext4", "gocryptfs") if any(n in of for of in r.cpu.values())]
+    rows = []
+    for (op, size, threads), of in r.cpu.items():
+        if threads == 1:
+            ratios = [short(of["mount"][0] / of[n][0]) if n in of and "mount" in of else "" for n in names[1:]]
+            rows.append([op + (f", {size} bytes" if size else "")]
+                        + ["{:.1f} ({:.1f})".format(*of[n]) if n in of else "" for n in names] + ratios)
+    return ("Processor time for one (MB of `seq` and `4K` rows), 1 thread, us: caller, daemon and kernel's threads, until "
+            "all is written and the daemon rests; in parentheses what of it came after the operation had returned; the "
+            "mount's relative to others' (less is better). What else runs on the machine adds to the kernel's threads:\n\n"
+            + table([""] + names + [f"mount / {n}" for n in names[1:]], rows)) if rows else ""
 
 
 def missed(r):
@@ -163,18 +188,26 @@ def missed(r):
     return out
 
 
+NO_JOURNAL = (" The native file system has no journal: for each inode it makes it looks through those that were deleted "
+              "in the last minutes, so that its creating and deleting say little; `ext4` is one with a journal, in a file "
+              "on the same disk, whose fsync goes through both.")
+
+
 def heading(r):
     m = r.machine
+    took = f", {m['minutes']} minutes" if "minutes" in m else ""
     return (f"{m.get('cpu')}, {m.get('cpus')} CPUs, Linux {m.get('kernel')}, {m.get('disk')}, {m.get('version')}; the "
             f"mount's transport: {m.get('transport')}; gocryptfs: {m.get('gocryptfs')}; {m.get('date')}, load before "
-            f"{m.get('load')}. Rates relative to others', median of the rounds (smallest-largest); **bold** reaches "
+            f"{m.get('load')}{took}. Rates relative to others', median of the rounds (smallest-largest); **bold** reaches "
             "its aim, _italic_ does not; `bare` is a FUSE file system in memory over the same transport, which "
             "flushes the disk once for an fsync, and so the floor: where it misses an aim of the mount as well, it is "
-            "said beside.")
+            "said beside." + (NO_JOURNAL if "without a journal" in m.get("disk", "") else ""))
 
 
 def markdown(r, sizes):
-    return "\n\n".join([heading(r)] + [small_table(r, size) for size in sizes] + [other_table(r)])
+    """Of all sizes with what it took of the processor; README has one size and no more."""
+    tables = [small_table(r, size) for size in sizes] + [other_table(r)]
+    return "\n\n".join([heading(r), *tables] + ([cpu_table(r)] if sizes == r.sizes() else []))
 
 
 def put_into(readme, text, begin=BEGIN, end=END):

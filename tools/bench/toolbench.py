@@ -2,20 +2,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """toolbench.py: what ordinary programs take in several directories, side by side.
 
-    toolbench.py [options] NAME=DIR [NAME=DIR ...]
+    toolbench.py [options] NAME[@PID:MS]=DIR ...
 
 Every round runs every step in every directory, in alternating order, as fsbench does. A step is a
 program (tar, cp, git, grep, ls, rm, SQLite) on a tree that is the same for all and is made before,
-in memory. Cold steps drop the kernel's dentries and inodes first. Everything dirty is written
-between the steps, outside the time. Prints fsbench's JSON lines. Where a
-step fails, its directory is left out from then on, with a message.
+in memory. Cold steps drop the kernel's dentries and inodes first. After each step everything dirty
+is written and the daemon, PID, waited for until it has done nothing for MS, outside the time; what
+that takes of the processor counts for the step. Prints fsbench's JSON lines. Where a step fails, its
+directory is left out from then on, with a message.
 """
 
 import argparse
 import json
 import os
+import pathlib
 import random
+import resource
 import shutil
+import signal
 import sqlite3
 import statistics
 import subprocess
@@ -194,6 +198,51 @@ STEPS = [
 ]
 
 
+# ---- What it costs, and when it is over: see bench_settle.h ----
+
+
+class Target:
+    def __init__(self, text):
+        name, _, self.where = text.partition("=")
+        self.name, _, daemon = name.partition("@")
+        pid, _, ms = daemon.partition(":")
+        self.pid, self.quiet_s = int(pid or 0), int(ms or 0) / 1000
+
+    def daemon_cpu(self):
+        """ns of all its threads; the kernel's number of a process' CPU clock."""
+        try:
+            return time.clock_gettime_ns((~self.pid << 3) | 2) if self.pid else 0
+        except OSError:
+            return 0
+
+    def rest(self):
+        look, busy, quiet, end = 0.05, 500_000, 0.0, time.monotonic() + 20
+        was = self.daemon_cpu()
+        while quiet < self.quiet_s and time.monotonic() < end:
+            time.sleep(look)
+            now = self.daemon_cpu()
+            quiet = 0.0 if now - was > busy else quiet + look
+            was = now
+
+
+def kernel_cpu():
+    total = 0
+    for process in pathlib.Path("/proc").glob("[0-9]*"):
+        try:
+            flags = int((process / "stat").read_text(errors="replace").rpartition(")")[2].split()[6])
+            if flags & 0x200000:  # PF_KTHREAD
+                total += int((process / "schedstat").read_text().split()[0])
+        except (OSError, IndexError):
+            pass
+    return total
+
+
+def usage():
+    """CPU time, ns, and context switches of this process and of what it ran."""
+    both = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return (sum(int((r.ru_utime + r.ru_stime) * 1e9) for r in both), sum(r.ru_nvcsw + r.ru_nivcsw for r in both))
+
+
 # ---- Running ----
 
 
@@ -202,6 +251,26 @@ def settle(cold):
     if cold:
         with open("/proc/sys/vm/drop_caches", "w", encoding="ascii") as f:
             f.write("2")
+
+
+class Measured:
+    """One step in one directory: how much it did, in what time, and the processor time for one of it, us."""
+
+    def __init__(self, b, run, cold, target):
+        d = f"{target.where}/toolbench"
+        os.makedirs(d, exist_ok=True)
+        settle(cold)
+        kernel, daemon, own, start = kernel_cpu(), target.daemon_cpu(), usage()[0], time.monotonic()
+        self.done = run(b, d)
+        self.seconds = time.monotonic() - start
+        own, daemon_end, kernel_end = usage()[0] - own, target.daemon_cpu(), kernel_cpu()
+        os.sync()
+        kernel_written = kernel_cpu()
+        target.rest()
+        later = target.daemon_cpu() - daemon_end + max(kernel_written - kernel_end, 0)
+        # A thread of the kernel that ended takes its time with it.
+        used = own + daemon_end - daemon + max(kernel_end - kernel, 0) + later
+        self.cpu_us, self.later_us = (ns / 1000 / (self.done or 1) for ns in (used, later))
 
 
 def main():
@@ -214,38 +283,37 @@ def main():
     parser.add_argument("--source", required=True, help="an empty directory for the tree, in memory")
     parser.add_argument("targets", nargs="+", metavar="NAME=DIR")
     b = parser.parse_args()
-    targets = [t.split("=", 1) for t in b.targets]
+    targets = [Target(t) for t in b.targets]
+    # So that what runs is ended as well, and does not keep the mounts.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     steps = [s for s in STEPS if not s[3] or os.geteuid() == 0]
-    rates, broken = {}, set()
+    measured, broken = {}, set()
     prepare(b.source, b.files)
     for turn in range(b.rounds):
         for name, run, unit, cold in steps:
-            for target, where in targets if turn % 2 == 0 else reversed(targets):
-                if target in broken:
+            for target in targets if turn % 2 == 0 else reversed(targets):
+                if target.name in broken:
                     continue
-                d = f"{where}/toolbench"
-                os.makedirs(d, exist_ok=True)
-                settle(cold)
-                start = time.monotonic()
                 try:
-                    done = run(b, d)
+                    m = Measured(b, run, cold, target)
                 except (OSError, RuntimeError, sqlite3.Error, subprocess.CalledProcessError) as err:
-                    print(f"toolbench: {name or run.__name__} in {where}: {err}", file=sys.stderr)
-                    broken.add(target)
+                    print(f"toolbench: {name or run.__name__} in {target.where}: {err}", file=sys.stderr)
+                    broken.add(target.name)
                     continue
                 if unit:
-                    rates.setdefault((name, unit), {}).setdefault(target, []).append(
-                        done / (time.monotonic() - start))
+                    measured.setdefault((name, unit), {}).setdefault(target.name, []).append(m)
         print(f"toolbench: round {turn + 1} of {b.rounds} done", file=sys.stderr)
-    for (name, unit), of in rates.items():
-        for target, values in of.items():
+    for (name, unit), of in measured.items():
+        for target, each in of.items():
             if target in broken:
                 continue
+            rates = [m.done / m.seconds for m in each]
             print(json.dumps({"bench": "tools", "op": name, "dir": target, "threads": 1, "size": 0,
-                              "unit": unit, "median": statistics.median(values), "min": min(values),
-                              "max": max(values), "rates": values}))
-    for _, where in targets:
-        shutil.rmtree(f"{where}/toolbench", ignore_errors=True)
+                              "unit": unit, "median": statistics.median(rates), "min": min(rates),
+                              "max": max(rates), "rates": rates, "cpu_us": [round(m.cpu_us, 3) for m in each],
+                              "later_us": [round(m.later_us, 3) for m in each]}))
+    for target in targets:
+        shutil.rmtree(f"{target.where}/toolbench", ignore_errors=True)
 
 
 if __name__ == "__main__":
