@@ -8,7 +8,7 @@
  * connection to the kernel (fuse/session.c: flags, transport, threads), asks
  * for the same requests, and does next to nothing for each: what the daemon
  * takes longer is its own doing.  Only what benchmarks need is there: no hard
- * links, no extended attributes, no device files, nobody else's files.
+ * links, no extended attributes but being asked for them, no device files, nobody else's files.
  *
  * With -a another thread answers fsync(2), as the daemon's flusher does, to put
  * libfuse under that stress without a disk.  With -s that thread first writes
@@ -25,7 +25,6 @@
 #include <string.h>
 #include <sys/statvfs.h>
 #include <time.h>
-#include <unistd.h>
 
 #include "core/emdb.h"
 #include "fuse/fs.h"
@@ -34,10 +33,11 @@
 #include "fuse/session.h"
 #include "fuse/uring.h"
 
-#define ROOT       1u
-#define DATA_MIN   256u
-#define HASH_BITS  20
-#define DISK_BLOCK 4096u
+#include "nullfs_sync.h"
+
+#define ROOT      1u
+#define DATA_MIN  256u
+#define HASH_BITS 20
 
 struct node {
 	struct stat st;
@@ -541,100 +541,44 @@ static void null_write(fuse_req_t req, fuse_ino_t ino, const char *buf, size_t s
 		(void)fuse_reply_err(req, ENOSPC);
 }
 
-/* What the other thread is to answer. */
-struct waiting {
-	struct waiting *next;
-	fuse_req_t req;
-};
-
-static struct {
-	bool on;  /* immutable while requests come, as is disk */
-	int disk; /* -1: nothing is durable */
-	pthread_t thread;
-	pthread_mutex_t lock;
-	pthread_cond_t changed;
-	struct waiting *first; /* guarded by lock, as is stop */
-	bool stop;
-} other = { .disk = -1, .lock = PTHREAD_MUTEX_INITIALIZER, .changed = PTHREAD_COND_INITIALIZER };
-
 /* An errno. */
-static int flush_disk(void)
+static int copy(fuse_ino_t in, off_t off_in, fuse_ino_t out, off_t off_out, size_t *len)
 {
-	static const char block[DISK_BLOCK] = { 1 };
+	const struct node *from = node_of(in);
+	struct node *to = node_of(out);
 
-	if (other.disk == -1)
+	if (from == NULL || to == NULL || in == out)
+		return EINVAL;
+	if (off_in >= from->st.st_size)
+		*len = 0;
+	else if (*len > (size_t)(from->st.st_size - off_in))
+		*len = (size_t)(from->st.st_size - off_in);
+	if (*len == 0)
 		return 0;
-	if (pwrite(other.disk, block, sizeof(block), 0) != (ssize_t)sizeof(block))
-		return EIO;
-	return fdatasync(other.disk) == 0 ? 0 : errno;
+	if (off_out + (off_t)*len > to->st.st_size && !resize(to, (size_t)off_out + *len))
+		return ENOSPC;
+	memcpy(to->data + off_out, from->data + off_in, *len);
+	(void)clock_gettime(CLOCK_REALTIME, &to->st.st_mtim);
+	to->st.st_ctim = to->st.st_mtim;
+	return 0;
 }
 
-/* The file has no name from here on, so that nothing is left of it. */
-static bool open_disk(const char *path)
+static void null_copy_file_range(fuse_req_t req, fuse_ino_t in, off_t off_in,
+				 struct fuse_file_info *fi_in, fuse_ino_t out, off_t off_out,
+				 struct fuse_file_info *fi_out, size_t len, int flags)
 {
-	other.disk = open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-	if (other.disk == -1) {
-		log_error("%s: %s", path, strerror(errno));
-		return false;
-	}
-	return unlink(path) == 0 && flush_disk() == 0;
-}
-
-static void *other_main(void *arg)
-{
-	struct waiting *w, *next;
-	bool stop;
 	int err;
 
-	(void)arg;
-	do {
-		(void)pthread_mutex_lock(&other.lock);
-		while (other.first == NULL && !other.stop)
-			(void)pthread_cond_wait(&other.changed, &other.lock);
-		w = other.first;
-		other.first = NULL;
-		stop = other.stop;
-		(void)pthread_mutex_unlock(&other.lock);
-		err = w == NULL ? 0 : flush_disk();
-		for (; w != NULL; w = next) {
-			next = w->next;
-			(void)fuse_reply_err(w->req, err);
-			free(w);
-		}
-	} while (!stop);
-	return NULL;
-}
-
-static void null_fsync(fuse_req_t req, fuse_ino_t ino, int datasync, struct fuse_file_info *fi)
-{
-	struct waiting *w = other.on ? malloc(sizeof(*w)) : NULL;
-
-	(void)ino;
-	(void)datasync;
-	(void)fi;
-	if (w == NULL) {
-		(void)fuse_reply_err(req, 0);
-		return;
-	}
-	(void)pthread_mutex_lock(&other.lock);
-	*w = (struct waiting){ other.first, req };
-	other.first = w;
-	(void)pthread_cond_signal(&other.changed);
-	(void)pthread_mutex_unlock(&other.lock);
-}
-
-/* session_close() waits for answers of other threads, so that none comes after it. */
-void fs_job_wait(struct fs *fs)
-{
-	(void)fs;
-	if (!other.on)
-		return;
-	(void)pthread_mutex_lock(&other.lock);
-	other.stop = true;
-	(void)pthread_cond_signal(&other.changed);
-	(void)pthread_mutex_unlock(&other.lock);
-	(void)pthread_join(other.thread, NULL);
-	other.on = false;
+	(void)fi_in;
+	(void)fi_out;
+	(void)flags;
+	(void)pthread_rwlock_wrlock(&lock);
+	err = copy(in, off_in, out, off_out, &len);
+	(void)pthread_rwlock_unlock(&lock);
+	if (err == 0)
+		(void)fuse_reply_write(req, len);
+	else
+		(void)fuse_reply_err(req, err);
 }
 
 /* ---- Attributes ---- */
@@ -720,6 +664,39 @@ static void null_getxattr(fuse_req_t req, fuse_ino_t ino, const char *name, size
 	(void)fuse_reply_err(req, strcmp(name, FS_LABEL) == 0 ? EOPNOTSUPP : ENODATA);
 }
 
+static void null_listxattr(fuse_req_t req, fuse_ino_t ino, size_t size)
+{
+	(void)ino;
+	if (size == 0)
+		(void)fuse_reply_xattr(req, 0);
+	else
+		(void)fuse_reply_buf(req, NULL, 0);
+}
+
+/* An access list that is no more than a mode, as "cp -a" sets it for each file. */
+static void null_setxattr(fuse_req_t req, fuse_ino_t ino, const char *name, const char *value,
+			  size_t size, int flags)
+{
+	const bool plain = strcmp(name, "system.posix_acl_access") == 0 && size == 28;
+	struct node *n;
+
+	(void)flags;
+	(void)pthread_rwlock_wrlock(&lock);
+	n = node_of(ino);
+	if (n != NULL && plain)
+		n->st.st_mode = (n->st.st_mode & ~0777u) | (value[6] & 7u) << 6 |
+				(value[14] & 7u) << 3 | (value[22] & 7u);
+	(void)pthread_rwlock_unlock(&lock);
+	(void)fuse_reply_err(req, plain ? 0 : EOPNOTSUPP);
+}
+
+static void null_removexattr(fuse_req_t req, fuse_ino_t ino, const char *name)
+{
+	(void)ino;
+	(void)name;
+	(void)fuse_reply_err(req, ENODATA);
+}
+
 /* ---- Serving ---- */
 
 static const struct fuse_lowlevel_ops null_ops = {
@@ -745,7 +722,11 @@ static const struct fuse_lowlevel_ops null_ops = {
 	.write = null_write,
 	.fsync = null_fsync,
 	.fsyncdir = null_fsync,
+	.copy_file_range = null_copy_file_range,
 	.getxattr = null_getxattr,
+	.setxattr = null_setxattr,
+	.listxattr = null_listxattr,
+	.removexattr = null_removexattr,
 };
 
 static void *starter(void *arg)
