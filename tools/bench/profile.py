@@ -304,7 +304,7 @@ class Mounts:
     def start(self, name):
         d, log = f"{self.where}/{name}", f"{self.where}/{name}.log"
         os.mkdir(d)
-        command = [f"{self.programs}/bench/nullfs", d]
+        command = [f"{self.programs}/bench/nullfs", d, "-s", f"{d}.disk"]
         if name == "mount":
             command = [f"{self.programs}/emdbfs", f"{d}.store", d, "-f"]
         with open(log, "w", encoding="utf-8") as f:
