@@ -238,13 +238,17 @@ def picture_rows(r):
 
 
 def draw(r, out):
+    rows = list(picture_rows(r))
+    if not rows:
+        print("report.py: nothing beside the native file system: no picture", file=sys.stderr)
+        return
     plot = pathlib.Path(__file__).with_name("plot.py")
     m = r.machine
     subprocess.run(
         [sys.executable, plot, out, "--title", "Rates relative to the native file system", "--note",
          f"{m.get('cpus')} CPUs, Linux {m.get('kernel')}, {m.get('disk')}; median of the rounds, spread",
          "--unit", "times native (more is better)", "--log", "--line", "1"],
-        input="\n".join(json.dumps(row) for row in picture_rows(r)), text=True, check=True)
+        input="\n".join(json.dumps(row) for row in rows), text=True, check=True)
 
 
 def main():

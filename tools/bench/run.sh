@@ -136,6 +136,7 @@ no_journal() {
 # inode it makes, through those that were deleted in the last minutes.
 ext4_at() {
 	no_journal || return 0
+	[ "$(id -u)" = 0 ] || { echo "run.sh: no root: no ext4 with a journal" >&2; return 1; }
 	mkdir "$work/$1"
 	fallocate -l "${EXT4_GB:-8}G" "$work/$1.image" && loop=$(losetup -f --show --direct-io=on "$work/$1.image") &&
 		mkfs.ext4 -q -E nodiscard,lazy_itable_init=0,lazy_journal_init=0 "$loop" && mount "$loop" "$work/$1" ||
