@@ -465,6 +465,8 @@ static emdb_err find_locked(struct node *n)
 		hold_stripe(&n->hold, mix64(n->id));
 		return EMDB_OK;
 	}
+	/* On its way while the index is asked. */
+	journal_prefetch_pinned(db->j, n->view.ref);
 	/*
 	 * The kind of an object and the place of its entry change only under
 	 * the exclusive lock, so they hold; it may lose its name before the
