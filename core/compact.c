@@ -10,6 +10,8 @@
 /* How long emdb_compact() waits for readers before it leaves the rest to the thread, and the thread. */
 #define GRACE_WAIT_NS  UINT64_C(500000000)
 #define RETIRE_WAIT_NS UINT64_C(20000000)
+/* Emptied segments that the thread gathers before it retires them, in full ones. */
+#define EMPTIED_MAX 4u
 
 /* ---- The thread ---------------------------------------------------------------------------- */
 
@@ -56,10 +58,14 @@ static bool background_step(struct compact_job *j)
 			victim = compact_choose(db, &s, st.low_space);
 		if (!victim)
 			rolled = roll_when_quiet(db, &s);
+		if (!victim && !c->nemptied && !c->nleaving)
+			compact_rest(j, &s);
+		else if (!compact_begin(j, &s, st.low_space))
+			err = EMDB_ERR_AGAIN;
 	}
 	/* Room is needed for one segment at most before one is given back. */
-	if (!err &&
-	    (!victim || c->nemptied == LEAVING_MAX || c->emptied_bytes >= size || st.low_space))
+	if (!err && (!victim || c->nemptied == LEAVING_MAX || c->emptied_bytes >= size ||
+		     c->emptied_len >= EMPTIED_MAX * size || st.low_space))
 		err = compact_retire(db, j, RETIRE_WAIT_NS);
 	if (!err && victim && c->nemptied < LEAVING_MAX && !compact_goes(c, victim->id) &&
 	    c->emptied_bytes < 2 * size)
@@ -81,17 +87,19 @@ static void *compactor_main(void *arg)
 {
 	emdb_db *const db = arg;
 	struct compactor *const c = db->compact;
+	uint64_t tick = TICK_NS;
 
-	while (compact_wait(db, TICK_NS)) {
+	while (compact_wait(db, tick)) {
 		struct compact_job j = { .db = db, .c = c, .background = true, .rate = c->rate };
 		bool more = true;
 
 		if (atomic_load(&c->callers))
 			continue;
 		mutex_lock(&c->lock);
-		j.tail = journal_tail(db->j);
 		while (more && !compact_stopped(c) && !atomic_load(&c->callers))
-			more = background_step(&j);
+			more = background_step(&j) && compact_turn(&j);
+		compact_end(&j);
+		tick = c->pace.state == EMDB_COMPACT_WAITS ? PACE_QUIET_NS : TICK_NS;
 		mutex_unlock(&c->lock);
 	}
 	return NULL;
@@ -113,6 +121,8 @@ int compact_start(emdb_db *db, const struct emdb_options *o)
 	cond_init(&c->wake);
 	c->percent = o->compact_percent > 0 ? (unsigned int)o->compact_percent : PERCENT_DEFAULT;
 	c->rate = o->compact_rate ? o->compact_rate : RATE_DEFAULT;
+	c->pace.option = o->compact_wait_bytes;
+	c->pace.window_ns = io_clock_mono_ns(db->io);
 	db->compact = c;
 	if (o->compact_percent < 0)
 		return 0;
@@ -268,10 +278,12 @@ emdb_err emdb_compact(emdb_db *db, const struct emdb_compact_options *opts,
 		return err;
 	if (o->size != sizeof(*o) || o->min_dead_percent > 100)
 		return EMDB_ERR_INVAL;
+	mutex_lock(&c->wake_lock);
 	atomic_fetch_add(&c->callers, 1);
+	cond_broadcast(&c->wake);
+	mutex_unlock(&c->wake_lock);
 	mutex_lock(&c->lock);
 	atomic_fetch_sub(&c->callers, 1);
-	j.tail = journal_tail(db->j);
 	err = compact_asked(&j, o->min_dead_percent);
 	mutex_unlock(&c->lock);
 	if (ret_done)
@@ -319,6 +331,8 @@ void compact_stats(emdb_db *db, struct emdb_stats *s)
 	base_free(list);
 	s->compact_percent = c->runs ? c->percent : 0;
 	s->compact_rate = c->rate;
+	s->compact_limit_bytes = atomic_load_explicit(&c->limit, memory_order_relaxed);
+	s->compact_state = (uint64_t)atomic_load_explicit(&c->state, memory_order_relaxed);
 	s->compactions = atomic_load_explicit(&c->retired, memory_order_relaxed);
 	s->compacted_bytes = atomic_load_explicit(&c->copied, memory_order_relaxed);
 	s->compact_done_bytes = atomic_load_explicit(&c->done, memory_order_relaxed);

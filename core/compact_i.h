@@ -8,6 +8,7 @@
 #define EMDB_COMPACT_I_H
 
 #include "core/compact.h"
+#include "core/compact_pace.h"
 
 /* Emptying one segment. */
 struct mover {
@@ -20,6 +21,8 @@ struct mover {
 	uint64_t walked; /* bytes of the segment that were looked at */
 	uint64_t copied; /* bytes of the frames written for it */
 	uint64_t unpaid; /* of those, not yet told to pause() */
+	uint64_t frames; /* written; pause() takes them off */
+	uint64_t breath; /* walked when pause() was called last */
 	/* Called between records without locks; false: stop. */
 	bool (*pause)(void *ctx, struct mover *m, uint64_t bytes);
 	void *ctx;
@@ -87,12 +90,14 @@ struct compactor {
 	uint64_t emptied[LEAVING_MAX], leaving[LEAVING_MAX];
 	size_t nemptied, nleaving;
 	uint64_t emptied_bytes; /* written to empty them */
+	uint64_t emptied_len;   /* their own */
 	struct grace *grace;    /* of leaving */
 	struct buf bad;         /* uint64_t: segments that are damaged or still referred to */
 	uint64_t quiet_tail, quiet_since_ns;
 	uint64_t backoff_until_ns;
 	unsigned int useless;                 /* attempts in a row that gained nothing */
 	uint64_t rewrite_upto, rewrite_tombs; /* see rewrite() */
+	struct compact_pace pace;
 
 	unsigned int percent; /* immutable after start, as rate */
 	uint64_t rate;
@@ -103,6 +108,8 @@ struct compactor {
 
 	_Atomic(uint64_t) retired, copied; /* since open; atomic */
 	_Atomic(uint64_t) done, total;     /* of the segment being emptied; atomic */
+	_Atomic(uint64_t) limit;           /* of pace; atomic */
+	_Atomic(int) state;                /* of pace; atomic */
 
 	_Atomic(bool) stopping;
 	struct mutex wake_lock; /* rank LOCK_LEAF */
@@ -142,11 +149,13 @@ bool compact_share(uint64_t dead, uint64_t len, unsigned int percent);
 
 struct survey {
 	uint64_t total, dead, tombs;
+	uint64_t going;                       /* bytes of those that are emptied and still there */
 	size_t small;                         /* sealed ones below a quarter of their size */
 	const struct journal_seg_info *first; /* oldest that can be taken */
 	const struct journal_seg_info *first_small;
 	const struct journal_seg_info *last; /* newest that can be taken */
-	const struct journal_seg_info *due;  /* oldest with the share that was asked for */
+	const struct journal_seg_info *due; /* with the share that was asked for, and the largest */
+	uint64_t due_dead;
 	const struct journal_seg_info *best; /* with the largest share */
 	uint64_t best_dead;
 	const struct journal_seg_info *fits; /* oldest that can be emptied on a full disk */
@@ -167,15 +176,23 @@ bool compact_asked_for(emdb_db *db, const struct journal_seg_info *list, size_t 
 /* Pause after an attempt that gained nothing. */
 #define COMPACT_BACKOFF_NS UINT64_C(10000000000)
 
+/* When somebody looked whether others write: frames in the journal, and those of the job. */
+struct compact_look {
+	uint64_t appends, own;
+};
+
 /* One run of the thread or of emdb_compact(). */
 struct compact_job {
 	emdb_db *db;
 	struct compactor *c;
 	bool background;
-	uint64_t rate;      /* bytes per second, 0: no limit */
-	uint64_t debt;      /* bytes not yet waited for */
-	uint64_t tail, own; /* journal_tail() at the last look, and what we wrote since */
-	uint64_t told;      /* bytes walked when progress was told last */
+	uint64_t rate;                     /* bytes per second, 0: no limit */
+	uint64_t debt;                     /* bytes not yet waited for */
+	uint64_t own;                      /* frames that it appended */
+	struct compact_look wrote, worked; /* for the rate, for the pace */
+	bool waited;                       /* for its turn, since the segment was begun */
+	bool at_work;                      /* within a piece of work */
+	uint64_t told;                     /* bytes walked when progress was told last */
 	bool (*progress)(void *ctx, const struct emdb_compact_progress *p);
 	void *progress_ctx;
 	struct emdb_compact_progress p;
@@ -186,6 +203,16 @@ struct compact_job {
 bool compact_wait(emdb_db *db, uint64_t ns);
 /* Copies what counts in the segment; then it goes with the next compact_retire().  As compact_move(). */
 EMDB_CHECKED emdb_err compact_empty(struct compact_job *j, const struct journal_seg_info *seg);
+/*
+ * The thread's: there is something to do.  False: not now.  Between compact_begin() and compact_end() work
+ * rests as the pace says.
+ */
+bool compact_begin(struct compact_job *j, const struct survey *s, bool low_space);
+void compact_end(struct compact_job *j);
+/* Works on, or after a piece of work waits for its next turn.  False: stop. */
+bool compact_turn(struct compact_job *j);
+/* There is nothing to do. */
+void compact_rest(struct compact_job *j, const struct survey *s);
 /* Retires what is ready; waits up to wait_ns_max for readers. */
 EMDB_CHECKED emdb_err compact_retire(emdb_db *db, struct compact_job *j, uint64_t wait_ns_max);
 void compact_grace_end(struct grace *g);

@@ -3,6 +3,8 @@
 #include "core/compact_i.h"
 
 #define CANDIDATES 8
+/* At the latest after so many bytes others get their turn. */
+#define BREATH_BYTES 65536u
 
 /* ---- Writing ------------------------------------------------------------------ */
 
@@ -19,6 +21,7 @@ emdb_err mover_commit(struct mover *m, struct rec *r, const struct iovec *iov, i
 
 		m->copied += size;
 		m->unpaid += size;
+		m->frames++;
 	}
 	return err;
 }
@@ -28,6 +31,7 @@ emdb_err mover_breathe(struct mover *m)
 	const uint64_t bytes = m->unpaid;
 
 	m->unpaid = 0;
+	m->breath = m->walked;
 	return m->pause(m->ctx, m, bytes) ? EMDB_OK : EMDB_ERR_CANCELLED;
 }
 
@@ -309,6 +313,11 @@ static emdb_err walk_frame(void *ctx, struct segment *seg, const struct frame *f
 
 	(void)seg;
 	w->m->walked = f->lsn + f->len - w->m->lo;
+	/* Where nothing counts nothing else would. */
+	if (w->m->walked - w->m->breath >= BREATH_BYTES)
+		err = mover_breathe(w->m);
+	if (err)
+		return err;
 	if (f->kind == FRAME_SEAL)
 		return EMDB_OK;
 	if (f->kind != FRAME_BATCH)

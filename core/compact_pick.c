@@ -2,7 +2,7 @@
 /*
  * Which segments are worth compacting.  Unasked, the first of these that finds one:
  *	- the disk is full: the oldest that can be emptied into what is kept back
- *	- the oldest whose dead share is that of the options
+ *	- of those whose dead share is that of the options or more, the one with the largest
  *	- a quarter of the whole store is dead: the one with the largest share
  *	- there are many small ones: the oldest of them, so that they merge
  *	- much of the store only says that things are gone: all of it from the oldest on
@@ -94,8 +94,10 @@ void compact_survey(emdb_db *db, const struct journal_seg_info *list, size_t n,
 		const struct journal_seg_info *const g = &list[i];
 		const uint64_t dead = compact_dead(g, older);
 
-		if (compact_goes(c, g->id))
+		if (compact_goes(c, g->id)) {
+			s->going += g->len;
 			continue;
+		}
 		s->total += g->len;
 		s->dead += dead;
 		s->tombs += older ? g->tombs : 0;
@@ -117,9 +119,11 @@ void compact_survey(emdb_db *db, const struct journal_seg_info *list, size_t n,
 				s->first_small = g;
 		}
 		/* Little ones only when all of it goes: the manifest is written for each. */
-		if (!s->due && compact_share(dead, g->len, percent) &&
-		    (dead >= size / 64 || g->live == 0))
+		if (compact_share(dead, g->len, percent) && (dead >= size / 64 || g->live == 0) &&
+		    (!s->due || dead * s->due->len > s->due_dead * g->len)) {
 			s->due = g;
+			s->due_dead = dead;
+		}
 		if (!s->best || dead * s->best->len > s->best_dead * g->len) {
 			s->best = g;
 			s->best_dead = dead;

@@ -79,32 +79,142 @@ bool compact_wait(emdb_db *db, uint64_t ns)
 	return !compact_stopped(c);
 }
 
-/* Did anybody else write since the last look? */
-static bool others_write(struct compact_job *j)
+/* Of the thread; somebody who asked does not wait behind it.  False: stop. */
+static bool nap(struct compact_job *j, uint64_t ns)
 {
-	const uint64_t tail = journal_tail(j->db->j);
-	const bool busy = tail - j->tail > j->own;
+	struct compactor *const c = j->c;
+	const uint64_t until = io_clock_mono_ns(j->db->io) + ns;
 
-	j->tail = tail;
-	j->own = 0;
-	return busy;
+	mutex_lock(&c->wake_lock);
+	while (!compact_stopped(c) && !atomic_load(&c->callers) &&
+	       cond_wait_until(&c->wake, &c->wake_lock, until))
+		;
+	mutex_unlock(&c->wake_lock);
+	return !compact_stopped(c) && !atomic_load(&c->callers);
+}
+
+/* Frames that others appended since the last look. */
+static uint64_t others(const struct compact_job *j, struct compact_look *look)
+{
+	const struct compact_look before = *look;
+	struct journal_stats st;
+
+	journal_stats_get(j->db->j, &st);
+	*look = (struct compact_look){ st.appends, j->own };
+	return (st.appends - before.appends) - (j->own - before.own);
 }
 
 static bool throttle(struct compact_job *j, uint64_t bytes)
 {
 	uint64_t owed;
 
-	j->own += bytes;
 	j->debt += bytes;
 	/* Ten milliseconds' worth at a time. */
 	if (!j->rate || j->debt < j->rate / 100)
 		return true;
-	owed = j->debt;
+	owed = j->debt * 1000000 / max_u64(j->rate / 1000, 1);
 	j->debt = 0;
-	if (j->background && !others_write(j))
+	if (j->background && !others(j, &j->wrote))
 		return true;
 	(void)sched_yield();
-	return compact_wait(j->db, owed * 1000000 / max_u64(j->rate / 1000, 1));
+	return j->background ? nap(j, owed) : compact_wait(j->db, owed);
+}
+
+static struct compact_sight sight_of(emdb_db *db, const struct survey *s, bool low_space)
+{
+	struct compact_sight sight = { .now_ns = io_clock_mono_ns(db->io),
+				       .ops = epoch_pins(&db->epoch),
+				       .garbage = s->dead + s->going,
+				       .live = s->total - s->dead,
+				       .segment = UINT64_C(1) << db->sb.segment_shift,
+				       .avail = UINT64_MAX,
+				       .low_space = low_space,
+				       .memory = db->memory };
+	struct io_vfs vfs;
+
+	if (!db->memory && io_fstatvfs(db->io, db->dirfd, &vfs) == 0)
+		sight.avail = vfs.bavail * vfs.bsize;
+	return sight;
+}
+
+static void tell(struct compactor *c)
+{
+	atomic_store_explicit(&c->limit, c->pace.limit, memory_order_relaxed);
+	atomic_store_explicit(&c->state, (int)c->pace.state, memory_order_relaxed);
+}
+
+bool compact_begin(struct compact_job *j, const struct survey *s, bool low_space)
+{
+	struct compactor *const c = j->c;
+	struct compact_sight sight;
+
+	if (j->at_work)
+		return true;
+	sight = sight_of(j->db, s, low_space);
+	j->at_work = compact_pace_begin(&c->pace, &sight);
+	tell(c);
+	/* Beyond the limit it is the pace alone that counts. */
+	j->rate = c->pace.state == EMDB_COMPACT_LIMIT || c->pace.state == EMDB_COMPACT_TIGHT
+			  ? 0
+			  : c->rate;
+	(void)others(j, &j->worked);
+	return j->at_work;
+}
+
+/* How long to rest. */
+static uint64_t piece_end(struct compact_job *j)
+{
+	j->at_work = false;
+	return compact_pace_end(&j->c->pace, io_clock_mono_ns(j->db->io), epoch_pins(&j->db->epoch),
+				others(j, &j->worked));
+}
+
+void compact_end(struct compact_job *j)
+{
+	if (j->at_work)
+		(void)piece_end(j);
+}
+
+void compact_rest(struct compact_job *j, const struct survey *s)
+{
+	const struct compact_sight sight = sight_of(j->db, s, false);
+
+	compact_end(j);
+	compact_pace_nothing(&j->c->pace, &sight);
+	tell(j->c);
+}
+
+static bool begin_again(struct compact_job *j)
+{
+	struct journal_seg_info *list;
+	struct journal_stats st;
+	struct survey s;
+	size_t n;
+
+	/* Without memory nothing is known, so it goes on. */
+	if (compact_list(j->db, &list, &n))
+		return true;
+	journal_stats_get(j->db->j, &st);
+	compact_survey(j->db, list, n, j->c->percent, &s);
+	base_free(list);
+	return compact_begin(j, &s, st.low_space);
+}
+
+bool compact_turn(struct compact_job *j)
+{
+	uint64_t rest;
+
+	if (!j->at_work ||
+	    io_clock_mono_ns(j->db->io) - j->c->pace.work_ns < compact_pace_piece(&j->c->pace))
+		return true;
+	rest = piece_end(j);
+	for (;; rest = PACE_QUIET_NS) {
+		if (!nap(j, rest))
+			return false;
+		if (begin_again(j))
+			return true;
+		j->waited = true;
+	}
 }
 
 static bool job_pause(void *ctx, struct mover *m, uint64_t bytes)
@@ -114,6 +224,8 @@ static bool job_pause(void *ctx, struct mover *m, uint64_t bytes)
 	atomic_fetch_add_explicit(&j->c->copied, bytes, memory_order_relaxed);
 	atomic_store_explicit(&j->c->done, m->walked, memory_order_relaxed);
 	j->p.copied_bytes += bytes;
+	j->own += m->frames;
+	m->frames = 0;
 	if (compact_stopped(j->c) || (j->background && atomic_load(&j->c->callers)))
 		return false;
 	if (j->progress && m->walked - j->told >= PROGRESS_STEP) {
@@ -122,7 +234,12 @@ static bool job_pause(void *ctx, struct mover *m, uint64_t bytes)
 		if (!j->progress(j->progress_ctx, &j->p))
 			return false;
 	}
-	return throttle(j, bytes);
+	if (!throttle(j, bytes) || !compact_turn(j))
+		return false;
+	/* What was to fit may not any more. */
+	if (j->waited)
+		m->flags = 0;
+	return true;
 }
 
 /* ---- Retiring ----------------------------------------------------------------------- */
@@ -206,14 +323,17 @@ static struct mover mover_of(emdb_db *db, uint64_t seg)
 	};
 }
 
-static bool never_pause(void *ctx, struct mover *m, uint64_t bytes)
+/* Of the last look: who asked waits for its end. */
+static bool verify_pause(void *ctx, struct mover *m, uint64_t bytes)
 {
+	struct compact_job *const j = ctx;
+
 	(void)m, (void)bytes;
-	return !compact_stopped(ctx);
+	return compact_turn(j) || !compact_stopped(j->c);
 }
 
 /* Looks once more: what is retired is gone. */
-static emdb_err verify_leaving(emdb_db *db)
+static emdb_err verify_leaving(emdb_db *db, struct compact_job *j)
 {
 	struct compactor *const c = db->compact;
 	emdb_err err = repair_rows(db);
@@ -221,8 +341,8 @@ static emdb_err verify_leaving(emdb_db *db)
 	for (size_t i = 0; !err && i < c->nleaving; i++) {
 		struct mover m = mover_of(db, c->leaving[i]);
 
-		m.pause = never_pause;
-		m.ctx = c;
+		m.pause = verify_pause;
+		m.ctx = j;
 		err = compact_verify(&m);
 		mover_release(&m);
 		if (err == EMDB_ERR_BUSY)
@@ -250,6 +370,7 @@ static emdb_err leave(emdb_db *db)
 	c->nleaving = c->nemptied;
 	c->nemptied = 0;
 	c->emptied_bytes = 0;
+	c->emptied_len = 0;
 	c->grace = g;
 	epoch_retire(&db->epoch, &g->node, grace_over);
 	return EMDB_OK;
@@ -275,7 +396,7 @@ static emdb_err retire_leaving(emdb_db *db, struct compact_job *j)
 	/* All copies, and all that the decisions were based on. */
 	err = journal_sync(db->j);
 	if (!err)
-		err = verify_leaving(db);
+		err = verify_leaving(db, j);
 	if (!err) {
 		journal_stats_get(db->j, &before);
 		err = journal_retire(db->j, c->leaving, c->nleaving);
@@ -283,7 +404,7 @@ static emdb_err retire_leaving(emdb_db *db, struct compact_job *j)
 	}
 	if (!err) {
 		atomic_fetch_add_explicit(&c->retired, c->nleaving, memory_order_relaxed);
-		if (j && before.written_bytes > after.written_bytes)
+		if (before.written_bytes > after.written_bytes)
 			j->p.freed_bytes += before.written_bytes - after.written_bytes;
 	}
 	/* Else they are found again: nothing counts in them. */
@@ -365,6 +486,7 @@ emdb_err compact_empty(struct compact_job *j, const struct journal_seg_info *seg
 	if (err)
 		return err;
 	j->told = 0;
+	j->waited = false;
 	atomic_store_explicit(&c->total, seg->len, memory_order_relaxed);
 	err = compact_move(&m);
 	mover_release(&m);
@@ -380,6 +502,7 @@ emdb_err compact_empty(struct compact_job *j, const struct journal_seg_info *seg
 	emdb_assert(c->nemptied < LEAVING_MAX);
 	c->emptied[c->nemptied++] = seg->id;
 	c->emptied_bytes += m.copied;
+	c->emptied_len += seg->len;
 	weigh(j, seg, m.copied);
 	return EMDB_OK;
 }

@@ -231,7 +231,13 @@ struct emdb_options {
 	int64_t default_ttl_ms; /* new values expire after; 0: never */
 	/* Share of a segment that must be dead before it is compacted unasked; 0: 50, negative: never. */
 	int32_t compact_percent;
-	uint64_t compact_rate;      /* unasked compaction, bytes/s while others write; 0: 64 MiB */
+	/* Unasked compaction, bytes/s while others write and garbage is within its limit; 0: 64 MiB. */
+	uint64_t compact_rate;
+	/*
+	 * The limit: up to so many bytes of garbage wait for a quiet moment.  0: as many as are live, at least
+	 * eight segments; in memory a quarter of the live ones, at least one segment.
+	 */
+	uint64_t compact_wait_bytes;
 	struct emdb_detail *detail; /* out, when opening fails; may be NULL */
 	/*
 	 * The secret of an encrypted store; NULL: none.  Creating one with it makes the
@@ -714,8 +720,23 @@ EMDB_API EMDB_CHECKED emdb_err emdb_checkpoint(emdb_db *db);
  * Compaction.  Deleted and overwritten data take room in the journal until
  * the segment they are in is compacted: what still counts in it is copied to
  * the journal's end, then the segment goes.  That happens by itself in the
- * background (options compact_percent and compact_rate); this call does it now.
+ * background (option compact_percent), the segments with the largest share of garbage first; emdb_compact()
+ * does it now, all that is worth it, without waiting for anything.
+ *
+ * In the background it waits until nobody works: 100 ms with hardly an operation, and it stops within 10 ms
+ * once somebody works again.  It does not wait for ever.  Garbage that has waited for a minute is
+ * compacted in a sixteenth of the time.  Garbage beyond the limit (option compact_wait_bytes, but never
+ * more than a quarter of the disk's free space) is compacted in a share of the time that grows with it; a
+ * quarter above the limit that is all of it, as it is at once on a tight disk: less than four segments free.
  */
+enum emdb_compact_state {
+	EMDB_COMPACT_RESTS = 0, /* nothing is worth it */
+	EMDB_COMPACT_WAITS,     /* until nobody works */
+	EMDB_COMPACT_QUIET,     /* goes on: nobody works */
+	EMDB_COMPACT_AGED,      /* a sixteenth of the time: it has waited for long */
+	EMDB_COMPACT_LIMIT,     /* more garbage than may wait */
+	EMDB_COMPACT_TIGHT,     /* hardly any room on the disk */
+};
 struct emdb_compact_progress {
 	uint64_t segments, segments_done; /* those to be compacted */
 	uint64_t total_bytes, done_bytes; /* their length, and how much of it has been looked at */
@@ -784,6 +805,8 @@ struct emdb_stats {
 	uint64_t verify;       /* enum emdb_verify */
 	uint64_t group_window_us, commit_interval_s, sweep_interval_ms, default_ttl_ms;
 	uint64_t compact_percent, compact_rate;
+	uint64_t compact_limit_bytes; /* reclaimable bytes that may wait, as things are now */
+	uint64_t compact_state;       /* enum emdb_compact_state */
 	bool ordered;
 	bool scrub_complete; /* it came to its end */
 	bool io_uring;

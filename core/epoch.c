@@ -63,8 +63,10 @@ int epoch_init(struct epoch *ep)
 	if (!memory)
 		return -ENOMEM;
 	ep->slots = (struct epoch_slot *)align_up((uintptr_t)memory, EPOCH_CACHE_LINE);
-	for (unsigned i = 0; i < EPOCH_SLOTS; i++)
+	for (unsigned i = 0; i < EPOCH_SLOTS; i++) {
 		atomic_init(&ep->slots[i].pinned, 0);
+		atomic_init(&ep->slots[i].count, 0);
+	}
 	atomic_init(&ep->now, 1);
 	ep->backlog_try = EPOCH_BACKLOG_MAX;
 	mutex_init(&ep->lock, LOCK_EPOCH);
@@ -106,6 +108,10 @@ static inline bool slot_claim(struct epoch *ep, unsigned i)
 						     memory_order_seq_cst, memory_order_relaxed))
 		return false;
 	full_fence_after_rmw();
+	/* Nobody else writes it while the slot is ours. */
+	atomic_store_explicit(&ep->slots[i].count,
+			      atomic_load_explicit(&ep->slots[i].count, memory_order_relaxed) + 1,
+			      memory_order_relaxed);
 	return true;
 }
 
@@ -151,6 +157,15 @@ void epoch_unpin(struct epoch *ep, unsigned token)
 	emdb_dassert(atomic_load_explicit(&ep->slots[token].pinned, memory_order_relaxed) != 0);
 	/* Release: pairs with the acquire in scan_locked, step 4 of the proof. */
 	atomic_store_explicit(&ep->slots[token].pinned, 0, memory_order_release);
+}
+
+uint64_t epoch_pins(struct epoch *ep)
+{
+	uint64_t n = 0;
+
+	for (unsigned i = 0; i < EPOCH_SLOTS; i++)
+		n += atomic_load_explicit(&ep->slots[i].count, memory_order_relaxed);
+	return n;
 }
 
 /* ---- Deferred frees ---- */

@@ -58,6 +58,7 @@ struct epoch_node {
 
 struct epoch_slot {
 	_Alignas(EPOCH_CACHE_LINE) _Atomic(uint64_t) pinned; /* 0 = free; atomic, see the proof */
+	_Atomic(uint64_t) count; /* pins so far, written by who holds it; atomic: relaxed */
 };
 
 struct epoch {
@@ -97,6 +98,9 @@ void epoch_retire(struct epoch *ep, struct epoch_node *node, void (*fn)(struct e
  * free everything retired before the first, unless another thread is at it already.
  */
 size_t epoch_reclaim(struct epoch *ep);
+
+/* Pins taken so far, more or less: tells whether anybody is at work. */
+uint64_t epoch_pins(struct epoch *ep);
 
 /* Waits until nothing is left. The caller holds no pin and no lock that an unpin may wait for. */
 void epoch_drain(struct epoch *ep);

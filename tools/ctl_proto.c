@@ -352,7 +352,9 @@ bool ctl_get_entry(struct ctl_cursor *c, struct ctl_entry *ret)
 	X(sweep_interval_ms)   \
 	X(default_ttl_ms)      \
 	X(compact_percent)     \
-	X(compact_rate)
+	X(compact_rate)        \
+	X(compact_limit_bytes) \
+	X(compact_state)
 #define STATS_FLAGS(X)    \
 	X(ordered)        \
 	X(scrub_complete) \

@@ -69,6 +69,38 @@ static void counter_json(void *ctx, const struct store_counter *c)
 	out_str(out, "]}");
 }
 
+/* What compaction does or waits for, by enum emdb_compact_state. */
+static const struct {
+	const char *name, *text;
+} compact_states[] = {
+	[EMDB_COMPACT_RESTS] = { "rests", "has nothing to do" },
+	[EMDB_COMPACT_WAITS] = { "waits", "waits until nobody works" },
+	[EMDB_COMPACT_QUIET] = { "quiet", "works, as nobody else does" },
+	[EMDB_COMPACT_AGED] = { "aged", "works a little, having waited for long" },
+	[EMDB_COMPACT_LIMIT] = { "limit", "works: more garbage than may wait" },
+	[EMDB_COMPACT_TIGHT] = { "tight", "works: hardly any room on the disk" },
+};
+
+static size_t compact_state(const struct emdb_stats *s)
+{
+	const size_t n = sizeof(compact_states) / sizeof(compact_states[0]);
+
+	return s->compact_state < n ? (size_t)s->compact_state : EMDB_COMPACT_RESTS;
+}
+
+static void compaction_json(struct out *out, const struct emdb_stats *s)
+{
+	bool first = true;
+
+	out_str(out, ",\"compaction\":{");
+	out_json_str(out, &first, "state", compact_states[compact_state(s)].name);
+	out_json_u64(out, &first, "garbage_bytes", s->reclaimable_bytes);
+	out_json_u64(out, &first, "limit_bytes", s->compact_limit_bytes);
+	out_json_u64(out, &first, "copied_bytes", s->compacted_bytes);
+	out_json_u64(out, &first, "segments", s->compactions);
+	out_str(out, "}");
+}
+
 /* The options that the daemon opened the store with. */
 static void options_json(struct out *out, const struct emdb_stats *s)
 {
@@ -106,6 +138,7 @@ static emdb_err print_json(const struct cli *cli, struct store *store,
 		out_printf(out, "%s%" PRIu64, i ? "," : "", stats->group_size[i]);
 	out_str(out, "]");
 	options_json(out, stats);
+	compaction_json(out, stats);
 	err = store_counters(store, transport_json, counter_json, &served);
 	out_str(out, "}}");
 	return err;
@@ -160,6 +193,9 @@ static emdb_err print_text(const struct cli *cli, struct store *store,
 	option_text(out, "  commits every", stats->commit_interval_s * 1000);
 	option_text(out, "  sweeps every", stats->sweep_interval_ms);
 	option_text(out, "  new files expire after", stats->default_ttl_ms);
+	out_printf(out, "%-26s %s\n", "compaction", compact_states[compact_state(stats)].text);
+	out_printf(out, "%-26s %" PRIu64 "\n", "  garbage, bytes", stats->reclaimable_bytes);
+	out_printf(out, "%-26s %" PRIu64 "\n", "  of which may wait", stats->compact_limit_bytes);
 	out_printf(out, "%-26s %" PRIu64 "\n", "frames written", stats->appends);
 	out_printf(out, "%-26s %" PRIu64 "\n", "expired", stats->expired);
 	out_printf(out, "%-26s %" PRIu64 "\n", "flushes", stats->flushes);

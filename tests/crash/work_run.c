@@ -339,6 +339,7 @@ emdb_err work_open_with(struct work *w, int key, emdb_db **ret_db)
 		.commit_interval_s = -1,
 		.sweep_interval_ms = sim_rand(&rnd) % 2 ? 1 : -1,
 		.compact_percent = (int32_t)(sim_rand(&rnd) % 3) * 10 - 10,
+		.compact_wait_bytes = 1,
 		.secret = work_secret(key),
 		.detail = &detail,
 	};

@@ -44,13 +44,17 @@ int fallocate(int fd, int mode, off_t off, off_t len)
 
 /* ---- Opening ---- */
 
+/* What is due does not wait; compaction's own tests let it. */
+static uint64_t wait_bytes = 1;
+
 static emdb_db *open_with(int percent)
 {
 	const struct emdb_options o = { .size = sizeof(o),
 					.flags = EMDB_OPEN_CREATE,
 					.segment_bytes = SEG,
 					.sweep_interval_ms = -1,
-					.compact_percent = percent };
+					.compact_percent = percent,
+					.compact_wait_bytes = wait_bytes };
 	emdb_db *db = NULL;
 
 	CHECK_OK(emdb_open(store_path, &o, &db));
@@ -589,6 +593,61 @@ TEST(test_compact__deleting_everything_gives_the_room_back)
 	CHECK(segment_files() <= 2);
 	CHECK(st.compactions > 10 / SLOWER);
 	CHECK_OK(emdb_close(db));
+}
+
+/* Overwrites for so long; returns the longest pause that a busy machine made of it. */
+static uint64_t overwrite_for(emdb_db *db, unsigned int ms)
+{
+	uint64_t now = io_clock_mono_ns(db->io), before = now, pause = 0;
+	const uint64_t end = now + ms * UINT64_C(1000000);
+	char key[16];
+
+	for (int i = 0; now < end; i++, before = now) {
+		snprintf(key, sizeof(key), "k%d", i % 1000);
+		put(db, EMDB_ROOT, key, noise(1000, 3), 1000);
+		if (i % 100 == 0)
+			usleep(2000);
+		now = io_clock_mono_ns(db->io);
+		pause = now - before > pause ? now - before : pause;
+	}
+	return pause;
+}
+
+/* Whoever works has the machine for himself, until he is through or there is too much garbage. */
+TEST(test_compact__waits_for_a_quiet_moment)
+{
+	struct emdb_stats st;
+	uint64_t pause;
+	emdb_db *db;
+
+	wait_bytes = UINT64_C(1) << 30;
+	db = new_store(0);
+	pause = overwrite_for(db, 1500);
+	CHECK_OK(emdb_stats_get(db, &st));
+	if (pause < 50000000) {
+		CHECK(st.reclaimable_bytes > 2 * SEG);
+		CHECK_UEQ(st.compacted_bytes, 0);
+		CHECK_UEQ(st.compactions, 0);
+		CHECK_UEQ(st.compact_state, EMDB_COMPACT_WAITS);
+		CHECK(st.compact_limit_bytes > 8 * SEG);
+	}
+	for (int i = 0; i < 200 && st.reclaimable_bytes > 2 * SEG; i++) {
+		usleep(50000);
+		CHECK_OK(emdb_stats_get(db, &st));
+	}
+	CHECK(st.reclaimable_bytes <= 2 * SEG);
+	CHECK(st.compactions > 0);
+	CHECK_OK(emdb_close(db));
+	wait_bytes = 3 * SEG;
+	db = open_with(0);
+	for (int i = 0; i < 20 && (i < 5 || !st.compactions); i++) {
+		(void)overwrite_for(db, 300);
+		CHECK_OK(emdb_stats_get(db, &st));
+	}
+	CHECK(st.compactions > 0);
+	CHECK(st.reclaimable_bytes < 12 * SEG);
+	CHECK_OK(emdb_close(db));
+	wait_bytes = 1;
 }
 
 TEST(test_compact__a_full_disk)

@@ -39,6 +39,7 @@ static void store_open(unsigned int flags)
 					     chance(2) ? EMDB_FLUSH_WRITE_THROUGH : EMDB_FLUSH_EACH,
 				     .default_ttl_ms = chance(20) ? 1 + (int64_t)below(5000) : 0,
 				     .compact_percent = (int32_t)below(3) * 10 - 10,
+				     .compact_wait_bytes = 1,
 				     .detail = &detail };
 	const emdb_err err = dir ? emdb_open(dir, &opts, &db) : emdb_open_memory(&opts, &db);
 

@@ -14,6 +14,7 @@ static emdb_db *open_at(const char *path)
 		.segment_bytes = EMDB_SEGMENT_MIN,
 		.commit_interval_s = -1,
 		.compact_percent = 30,
+		.compact_wait_bytes = 1,
 	};
 	emdb_db *db;
 

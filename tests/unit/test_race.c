@@ -344,6 +344,7 @@ static void store_open(const char *path)
 					   .segment_bytes = EMDB_SEGMENT_MIN,
 					   .commit_interval_s = -1,
 					   .compact_percent = 20,
+					   .compact_wait_bytes = 1,
 					   .sweep_interval_ms = 1 };
 
 	CHECK_OK(emdb_open(path, &opts, &db));

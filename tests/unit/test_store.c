@@ -169,6 +169,7 @@ TEST(test_store__stats_tell_the_options_in_force)
 	CHECK_UEQ(s.default_ttl_ms, 0);
 	CHECK_UEQ(s.compact_percent, 50);
 	CHECK_UEQ(s.compact_rate, 64 << 20);
+	CHECK_UEQ(s.compact_state, EMDB_COMPACT_RESTS);
 
 	o.flags |= EMDB_OPEN_ORDERED;
 	o.flush = EMDB_FLUSH_GROUP;

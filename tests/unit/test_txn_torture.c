@@ -28,7 +28,8 @@ static void open_all(void)
 	const struct emdb_options opts = { .size = sizeof(opts),
 					   .segment_bytes = EMDB_SEGMENT_MIN,
 					   .sweep_interval_ms = 5,
-					   .compact_percent = 10 };
+					   .compact_percent = 10,
+					   .compact_wait_bytes = 1 };
 	char name[16];
 
 	atomic_store(&stop, false);

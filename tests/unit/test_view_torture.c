@@ -243,7 +243,8 @@ TEST(test_view__torture)
 	const struct emdb_options opts = { .size = sizeof(opts),
 					   .segment_bytes = EMDB_SEGMENT_MIN,
 					   .sweep_interval_ms = 5,
-					   .compact_percent = 20 };
+					   .compact_percent = 20,
+					   .compact_wait_bytes = 1 };
 	pthread_t threads[WRITERS + LOOKERS + 1];
 	const uint64_t seed = test_seed();
 	struct emdb_stats st;
