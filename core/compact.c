@@ -53,7 +53,8 @@ static bool background_step(struct compact_job *j)
 	err = compact_list(db, &list, &n);
 	if (!err) {
 		journal_stats_get(db->j, &st);
-		compact_survey(db, list, n, c->percent, &s);
+		compact_survey(db, list, n, c->percent, st.low_space ? journal_kept_room(db->j) : 0,
+			       &s);
 		if (io_clock_mono_ns(db->io) >= c->backoff_until_ns)
 			victim = compact_choose(db, &s, st.low_space);
 		if (!victim)

@@ -18,6 +18,8 @@ struct mover {
 	uint64_t oldest; /* lowest id of the other segments that will be there */
 	unsigned int
 		flags;   /* for journal_append(): JOURNAL_RESERVE when all of it will fit there */
+	bool full;       /* the disk is */
+	uint64_t budget; /* bytes of frames that may be written; 0: any number */
 	uint64_t walked; /* bytes of the segment that were looked at */
 	uint64_t copied; /* bytes of the frames written for it */
 	uint64_t unpaid; /* of those, not yet told to pause() */
@@ -140,11 +142,17 @@ EMDB_CHECKED emdb_err compact_list(emdb_db *db, struct journal_seg_info **ret, s
 /* Bytes that emptying the segment would free; older: there are older segments that stay. */
 uint64_t compact_dead(const struct journal_seg_info *s, bool older);
 /*
- * What is kept back for removals when the disk is full may be used for what
- * takes no more than three quarters of it: then a whole segment comes back for it.
+ * On a full disk: what is kept back for removals (journal_kept_room()) may be used for what takes no more
+ * than three quarters of it and of the active segment's rest: then a whole segment comes back for it.
  */
-bool compact_fits_reserve(const emdb_db *db, const struct journal_seg_info *s, bool older,
-			  const struct journal_seg_info *active);
+bool compact_fits(const emdb_db *db, const struct journal_seg_info *s, bool older,
+		  const struct journal_seg_info *active, uint64_t kept);
+/*
+ * The same for more than three quarters, by counting what is in the segment.  How much may be written, so
+ * that there is some left for removals should it take more nevertheless; 0: it does not fit.
+ */
+uint64_t compact_budget(emdb_db *db, const struct journal_seg_info *s, bool older,
+			const struct journal_seg_info *active, uint64_t kept);
 bool compact_share(uint64_t dead, uint64_t len, unsigned int percent);
 
 struct survey {
@@ -158,13 +166,17 @@ struct survey {
 	uint64_t due_dead;
 	const struct journal_seg_info *best; /* with the largest share */
 	uint64_t best_dead;
-	const struct journal_seg_info *fits; /* oldest that can be emptied on a full disk */
+	uint64_t kept;                          /* for compaction on a full disk */
+	const struct journal_seg_info *fits;    /* with the largest share that fits there */
+	const struct journal_seg_info *may_fit; /* and that fits if it is counted exactly */
+	uint64_t fits_dead, may_fit_dead;
 	const struct journal_seg_info *active;
 	bool active_older;
 };
 
+/* kept: 0, or on a full disk journal_kept_room(). */
 void compact_survey(emdb_db *db, const struct journal_seg_info *list, size_t n,
-		    unsigned int percent, struct survey *s);
+		    unsigned int percent, uint64_t kept, struct survey *s);
 /* NULL: none is worth it. */
 const struct journal_seg_info *compact_choose(emdb_db *db, const struct survey *s, bool low_space);
 /* Is segment i of the list worth it for somebody who asked? */

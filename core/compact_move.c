@@ -14,6 +14,8 @@ emdb_err mover_commit(struct mover *m, struct rec *r, const struct iovec *iov, i
 	uint64_t ref = 0;
 	emdb_err err = mapped_there(iov, n);
 
+	if (!err && m->budget && m->copied >= m->budget)
+		err = EMDB_ERR_NO_SPACE;
 	if (!err)
 		err = commit_rec(m->db, r, iov, n, m->flags | JOURNAL_COLD, old_known, old, &ref);
 	if (!err) {

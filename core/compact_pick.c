@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Which segments are worth compacting.  Unasked, the first of these that finds one:
- *	- the disk is full: the oldest that can be emptied into what is kept back
+ *	- the disk is full: of those that fit into what is kept back, the one with the largest dead share
  *	- of those whose dead share is that of the options or more, the one with the largest
  *	- a quarter of the whole store is dead: the one with the largest share
  *	- there are many small ones: the oldest of them, so that they merge
@@ -16,6 +16,8 @@
 #define STORE_SEG_PERCENT 20u
 /* Sealed segments below a quarter of their size that are not worth merging. */
 #define SMALL_MAX 8u
+/* What a copy can have beyond its record: ORIGIN, ID, TIMES, the header of a frame instead of a prefix. */
+#define COPY_GROWTH 64u
 
 /* Segment header and SEAL frame: what every segment has besides records. */
 #define SEGMENT_OVERHEAD (FMT_SEG_HEADER + FMT_SEAL_ROOM)
@@ -62,17 +64,61 @@ uint64_t compact_dead(const struct journal_seg_info *s, bool older)
 	return s->len > used ? s->len - used : 0;
 }
 
-/*
- * What is kept back for removals when the disk is full may be used for what
- * takes no more than three quarters of it: then a whole segment comes back for it.
- */
-bool compact_fits_reserve(const emdb_db *db, const struct journal_seg_info *s, bool older,
-			  const struct journal_seg_info *active)
+/* Bytes for frames of up to `longest` on a full disk, with what is kept back behind the active segment. */
+static uint64_t room_of(const emdb_db *db, const struct journal_seg_info *active, uint64_t kept,
+			uint64_t longest)
 {
 	const uint64_t size = UINT64_C(1) << db->sb.segment_shift;
+	const uint64_t rest = active && active->len < size ? size - active->len : 0;
+	/* The frame that does not fit there any more leaves the rest. */
+	const uint64_t left = kept ? longest + FMT_SEAL_ROOM : FMT_SEAL_ROOM;
+
+	return kept + (rest > left ? rest - left : 0);
+}
+
+bool compact_fits(const emdb_db *db, const struct journal_seg_info *s, bool older,
+		  const struct journal_seg_info *active, uint64_t kept)
+{
 	const uint64_t need = s->len - compact_dead(s, older);
 
-	return active && active->len < size && need <= (size - active->len) / 4 * 3;
+	return need <= room_of(db, active, 0, 0) / 4 * 3 ||
+	       (kept && need <= room_of(db, active, kept, db_extent_max(db)) / 4 * 3);
+}
+
+struct count {
+	uint64_t records, longest;
+	bool writes;
+};
+
+static emdb_err count_frame(void *ctx, struct segment *seg, const struct frame *f)
+{
+	struct count *const n = ctx;
+	struct batch_iter it;
+
+	(void)seg;
+	if (f->kind != FRAME_BATCH)
+		n->records++;
+	else if (fmt_batch_begin(f, &it))
+		n->records += it.left;
+	n->longest = max_u64(n->longest, f->len);
+	n->writes = n->writes || f->kind == REC_WRITE || f->kind == FRAME_BATCH;
+	return EMDB_OK;
+}
+
+uint64_t compact_budget(emdb_db *db, const struct journal_seg_info *s, bool older,
+			const struct journal_seg_info *active, uint64_t kept)
+{
+	const uint64_t need = s->len - compact_dead(s, older);
+	const uint64_t back = (UINT64_C(1) << db->sb.segment_shift) / 64;
+	struct count n = { 0 };
+	uint64_t room;
+
+	if (need > room_of(db, active, kept, 0) ||
+	    journal_walk_segment(db->j, s->id, count_frame, &n))
+		return 0;
+	/* Neighbours are joined. */
+	room = room_of(db, active, kept, n.writes ? db_extent_max(db) : n.longest + COPY_GROWTH);
+	return room > back && need + n.records * COPY_GROWTH <= room - back ? room - back : 0;
 }
 
 bool compact_share(uint64_t dead, uint64_t len, unsigned int percent)
@@ -80,14 +126,32 @@ bool compact_share(uint64_t dead, uint64_t len, unsigned int percent)
 	return dead * 100 >= len * percent;
 }
 
+/* On a full disk: the one with the largest share that fits for certain, and that might fit. */
+static void note_fit(const emdb_db *db, struct survey *s, const struct journal_seg_info *g,
+		     uint64_t dead, bool older)
+{
+	const bool sure = compact_fits(db, g, older, s->active, s->kept);
+
+	if (sure && (!s->fits || dead * s->fits->len > s->fits_dead * g->len)) {
+		s->fits = g;
+		s->fits_dead = dead;
+	}
+	if (!sure && g->len - dead <= room_of(db, s->active, s->kept, 0) &&
+	    (!s->may_fit || dead * s->may_fit->len > s->may_fit_dead * g->len)) {
+		s->may_fit = g;
+		s->may_fit_dead = dead;
+	}
+}
+
 void compact_survey(emdb_db *db, const struct journal_seg_info *list, size_t n,
-		    unsigned int percent, struct survey *s)
+		    unsigned int percent, uint64_t kept, struct survey *s)
 {
 	const struct compactor *const c = db->compact;
 	const uint64_t size = UINT64_C(1) << db->sb.segment_shift;
-	bool older = false;
+	bool older = false, was_older;
 
 	memset(s, 0, sizeof(*s));
+	s->kept = kept;
 	if (n && !list[n - 1].sealed)
 		s->active = &list[n - 1];
 	for (size_t i = 0; i < n; i++) {
@@ -103,10 +167,7 @@ void compact_survey(emdb_db *db, const struct journal_seg_info *list, size_t n,
 		s->tombs += older ? g->tombs : 0;
 		if (g == s->active)
 			s->active_older = older;
-		if (g->sealed && !s->fits && !compact_is_bad(c, g->id) &&
-		    (dead >= size / 64 || g->live == 0) &&
-		    compact_fits_reserve(db, g, older, s->active))
-			s->fits = g;
+		was_older = older;
 		older = true;
 		if (!g->sealed || compact_is_bad(c, g->id))
 			continue;
@@ -124,6 +185,8 @@ void compact_survey(emdb_db *db, const struct journal_seg_info *list, size_t n,
 			s->due = g;
 			s->due_dead = dead;
 		}
+		if (g->live == 0 || dead >= size / 64)
+			note_fit(db, s, g, dead, was_older);
 		if (!s->best || dead * s->best->len > s->best_dead * g->len) {
 			s->best = g;
 			s->best_dead = dead;
@@ -157,7 +220,7 @@ const struct journal_seg_info *compact_choose(emdb_db *db, const struct survey *
 	const uint64_t size = UINT64_C(1) << db->sb.segment_shift;
 
 	if (low_space)
-		return s->fits;
+		return s->fits ? s->fits : s->may_fit;
 	if (s->due)
 		return s->due;
 	if (s->best && s->best_dead >= size / 64 &&

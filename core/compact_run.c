@@ -195,7 +195,7 @@ static bool begin_again(struct compact_job *j)
 	if (compact_list(j->db, &list, &n))
 		return true;
 	journal_stats_get(j->db->j, &st);
-	compact_survey(j->db, list, n, j->c->percent, &s);
+	compact_survey(j->db, list, n, j->c->percent, 0, &s);
 	base_free(list);
 	return compact_begin(j, &s, st.low_space);
 }
@@ -433,13 +433,36 @@ emdb_err compact_retire(emdb_db *db, struct compact_job *j, uint64_t wait_ns_max
 
 /* ---- Emptying one segment ---------------------------------------------------------------- */
 
-/* What emptying seg depends on in the others: which will be the oldest, and whether it may use the reserve. */
+/* May emptying seg use what is kept back?  NO_SPACE: the disk is full, and it would not fit there. */
+static emdb_err look_for_room(emdb_db *db, const struct journal_seg_info *seg,
+			      const struct journal_seg_info *active, struct mover *m)
+{
+	const bool older = m->oldest < seg->id;
+	struct journal_stats st;
+	uint64_t kept = 0;
+
+	journal_stats_get(db->j, &st);
+	m->full = st.low_space;
+	if (m->full)
+		kept = journal_kept_room(db->j);
+	if (!compact_fits(db, seg, older, active, kept)) {
+		if (!m->full)
+			return EMDB_OK;
+		m->budget = compact_budget(db, seg, older, active, kept);
+		if (!m->budget)
+			return EMDB_ERR_NO_SPACE;
+	}
+	m->flags = JOURNAL_RESERVE;
+	return EMDB_OK;
+}
+
+/* What emptying seg depends on in the others: which will be the oldest, and what room there is. */
 static emdb_err look_around(emdb_db *db, const struct journal_seg_info *seg, struct mover *m)
 {
 	const struct compactor *const c = db->compact;
 	struct journal_seg_info *list;
 	size_t n;
-	const emdb_err err = compact_list(db, &list, &n);
+	emdb_err err = compact_list(db, &list, &n);
 
 	if (err)
 		return err;
@@ -447,11 +470,9 @@ static emdb_err look_around(emdb_db *db, const struct journal_seg_info *seg, str
 	for (size_t i = 0; i < n && m->oldest == UINT64_MAX; i++)
 		if (list[i].id != seg->id && !compact_id_in(c->emptied, c->nemptied, list[i].id))
 			m->oldest = list[i].id;
-	if (n && !list[n - 1].sealed &&
-	    compact_fits_reserve(db, seg, m->oldest < seg->id, &list[n - 1]))
-		m->flags = JOURNAL_RESERVE;
+	err = look_for_room(db, seg, n && !list[n - 1].sealed ? &list[n - 1] : NULL, m);
 	base_free(list);
-	return EMDB_OK;
+	return err;
 }
 
 /*
@@ -459,13 +480,16 @@ static emdb_err look_around(emdb_db *db, const struct journal_seg_info *seg, str
  * instance, do not.  So that nothing is copied round and round, what gained
  * nothing is not tried again soon.
  */
-static void weigh(struct compact_job *j, const struct journal_seg_info *seg, uint64_t copied)
+static void weigh(struct compact_job *j, const struct journal_seg_info *seg, const struct mover *m)
 {
+	const uint64_t size = UINT64_C(1) << j->db->sb.segment_shift;
+	/* On a full disk a little is something. */
+	const uint64_t least = m->full ? size / 128 : seg->len / 10;
 	struct compactor *const c = j->c;
 
-	if (seg->len < (UINT64_C(1) << j->db->sb.segment_shift) / 4 || seg->id <= c->rewrite_upto)
+	if (seg->len < size / 4 || seg->id <= c->rewrite_upto)
 		return;
-	if (copied < seg->len - seg->len / 10) {
+	if (m->copied < seg->len - least) {
 		c->useless = 0;
 		return;
 	}
@@ -503,6 +527,6 @@ emdb_err compact_empty(struct compact_job *j, const struct journal_seg_info *seg
 	c->emptied[c->nemptied++] = seg->id;
 	c->emptied_bytes += m.copied;
 	c->emptied_len += seg->len;
-	weigh(j, seg, m.copied);
+	weigh(j, seg, &m);
 	return EMDB_OK;
 }

@@ -124,6 +124,9 @@ EMDB_CHECKED emdb_err journal_repaired(struct journal *j);
 /* Copied, not made: nobody is going to read it soon. */
 #define JOURNAL_COLD 0x2u
 
+/* Bytes behind the active segment that JOURNAL_RESERVE can have on a full disk. */
+uint64_t journal_kept_room(struct journal *j);
+
 /*
  * Appends one frame of `kind` whose bytes after the 20-byte header are the
  * pieces of iov (for FRAME_BATCH they begin with the u32 count); adds header,

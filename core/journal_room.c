@@ -64,6 +64,16 @@ bool reserve_spend_locked(struct journal *j)
 	return true;
 }
 
+uint64_t journal_kept_room(struct journal *j)
+{
+	uint64_t n;
+
+	mutex_lock(&j->roll_lock);
+	n = (j->spare != NULL) + (uint64_t)j->reserve_there;
+	mutex_unlock(&j->roll_lock);
+	return n * (j->mask + 1 - FMT_SEG_HEADER - j->seal_len);
+}
+
 /* An earlier open may have left it; with plenty of space it is given back. */
 static void reserve_find(struct journal *j)
 {

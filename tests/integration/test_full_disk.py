@@ -132,6 +132,25 @@ def test_room_from_deleting_is_used(full):
     check(full, again)
 
 
+@pytest.mark.parametrize("size", [4096, 60_000])
+def test_room_from_deleting_a_part_comes_back(full, size):
+    """Of each segment something stays, more than fits into what is left of the one that is written."""
+    made = fill(full, size)
+    for name in list(made)[::2]:
+        os.unlink(full / name)
+        del made[name]
+    more = {}
+
+    def half_of_it_is_back():
+        more.update(fill(full, size, f"more{len(more)}-"))
+        return len(more) > len(made) / 2
+
+    assert wait_until(half_of_it_is_back, 30, 0.2)
+    check(full, {**made, **more})
+    full.remount()
+    check(full, {**made, **more})
+
+
 def test_one_large_file(full):
     fd = os.open(full / "f", os.O_CREAT | os.O_RDWR)
     block, written = os.urandom(MIB), 0
