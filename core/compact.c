@@ -4,9 +4,11 @@
 
 #define PERCENT_DEFAULT 50u
 #define RATE_DEFAULT    (UINT64_C(64) << 20)
-/* How many of them a close leaves: opens may be too short for the background to merge theirs. */
+/* So many small segments an open or close leaves: opens may be too short for the background to merge theirs. */
 #define TIDY_SEGMENTS 64u
-#define TICK_NS       UINT64_C(250000000)
+/* No more than a segment's worth makes a close wait, and this part of it an open. */
+#define TIDY_AT_OPEN 16u
+#define TICK_NS      UINT64_C(250000000)
 /* How long emdb_compact() waits for readers before it leaves the rest to the thread, and the thread. */
 #define GRACE_WAIT_NS  UINT64_C(500000000)
 #define RETIRE_WAIT_NS UINT64_C(20000000)
@@ -164,6 +166,15 @@ void compact_free(emdb_db *db)
 	db->compact = NULL;
 }
 
+/* Somebody is going to take the lock: the thread gives it as soon as it can. */
+static void hurry(struct compactor *c)
+{
+	mutex_lock(&c->wake_lock);
+	atomic_fetch_add(&c->callers, 1);
+	cond_broadcast(&c->wake);
+	mutex_unlock(&c->wake_lock);
+}
+
 /* ---- The call ------------------------------------------------------------------------------- */
 
 /* Empties one segment; when the disk is full, what was emptied before makes room. */
@@ -279,10 +290,7 @@ emdb_err emdb_compact(emdb_db *db, const struct emdb_compact_options *opts,
 		return err;
 	if (o->size != sizeof(*o) || o->min_dead_percent > 100)
 		return EMDB_ERR_INVAL;
-	mutex_lock(&c->wake_lock);
-	atomic_fetch_add(&c->callers, 1);
-	cond_broadcast(&c->wake);
-	mutex_unlock(&c->wake_lock);
+	hurry(c);
 	mutex_lock(&c->lock);
 	atomic_fetch_sub(&c->callers, 1);
 	err = compact_asked(&j, o->min_dead_percent);
@@ -292,28 +300,56 @@ emdb_err emdb_compact(emdb_db *db, const struct emdb_compact_options *opts,
 	return err;
 }
 
-void compact_tidy(emdb_db *db)
+/* Merges small segments, until so much has been copied. */
+static emdb_err merge_small(struct compact_job *j, uint64_t bytes)
 {
-	const struct emdb_compact_options only_small = { .size = sizeof(only_small),
-							 .min_dead_percent = 100 };
-	const uint64_t size = UINT64_C(1) << db->sb.segment_shift;
+	const struct journal_seg_info *seg;
 	struct journal_seg_info *list;
-	uint64_t bytes = 0;
-	size_t n, small = 0;
+	struct survey s;
+	emdb_err err;
+	bool more;
+	size_t n;
 
-	if (db->memory || !db->compact || !db->compact->runs || db_writable(db) ||
-	    compact_list(db, &list, &n))
+	do {
+		err = compact_list(j->db, &list, &n);
+		if (err)
+			return err;
+		compact_survey(j->db, list, n, j->c->percent, 0, &s);
+		seg = compact_choose_small(j->c, &s);
+		more = seg && j->p.copied_bytes < bytes;
+		if (more)
+			err = asked_step(j, seg);
+		base_free(list);
+	} while (!err && more);
+	return err ? err : compact_retire(j->db, j, GRACE_WAIT_NS);
+}
+
+void compact_tidy(emdb_db *db, bool at_open)
+{
+	const uint64_t size = UINT64_C(1) << db->sb.segment_shift;
+	struct compactor *const c = db->compact;
+	struct compact_job j = { .db = db, .c = c };
+	struct journal_seg_info *list;
+	struct journal_stats st;
+	struct survey s;
+	size_t n;
+
+	if (db->memory || !c || !c->runs || db_writable(db))
 		return;
-	for (size_t i = 0; i < n; i++) {
-		if (!list[i].sealed || list[i].len >= size / 4)
-			continue;
-		small++;
-		bytes += list[i].len;
-	}
+	/* It frees nothing to speak of: not on a full disk. */
+	journal_stats_get(db->j, &st);
+	if (st.low_space || compact_list(db, &list, &n))
+		return;
+	compact_survey(db, list, n, c->percent, 0, &s);
 	base_free(list);
-	/* As much as one segment holds is no wait; what fails is tried at the next close. */
-	if (small > TIDY_SEGMENTS && bytes <= size)
-		(void)!emdb_compact(db, &only_small, NULL);
+	if (s.smalls <= TIDY_SEGMENTS)
+		return;
+	hurry(c);
+	mutex_lock(&c->lock);
+	atomic_fetch_sub(&c->callers, 1);
+	/* What fails is tried again by the thread, or the next time. */
+	(void)!merge_small(&j, at_open ? size / TIDY_AT_OPEN : size);
+	mutex_unlock(&c->lock);
 }
 
 void compact_stats(emdb_db *db, struct emdb_stats *s)

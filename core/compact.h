@@ -44,9 +44,10 @@ int compact_start(emdb_db *db, const struct emdb_options *o);
 void compact_stop(emdb_db *db);
 /*
  * Merges small segments when there are many.  Each open that writes begins a segment, and a program
- * that opens, writes and closes gives the thread no time.  Before compact_stop().
+ * that opens, writes and closes, or crashes, gives the thread no time.  After compact_start() and before
+ * compact_stop().
  */
-void compact_tidy(emdb_db *db);
+void compact_tidy(emdb_db *db, bool at_open);
 /* Frees; the epoch has been drained or will be.  Takes a db that never started. */
 void compact_free(emdb_db *db);
 /*

@@ -99,6 +99,8 @@ struct compactor {
 	uint64_t backoff_until_ns;
 	unsigned int useless;                 /* attempts in a row that gained nothing */
 	uint64_t rewrite_upto, rewrite_tombs; /* see rewrite() */
+	unsigned int merge_tier;              /* see compact_choose_small() */
+	uint64_t merge_upto;
 	struct compact_pace pace;
 
 	unsigned int percent; /* immutable after start, as rate */
@@ -155,13 +157,20 @@ uint64_t compact_budget(emdb_db *db, const struct journal_seg_info *s, bool olde
 			const struct journal_seg_info *active, uint64_t kept);
 bool compact_share(uint64_t dead, uint64_t len, unsigned int percent);
 
+/* Small segments of a tier are up to four times as long as those of the one below. */
+#define COMPACT_TIERS 12u
+
 struct survey {
 	uint64_t total, dead, tombs;
-	uint64_t going;                       /* bytes of those that are emptied and still there */
-	size_t small;                         /* sealed ones below a quarter of their size */
+	uint64_t going; /* bytes of those that are emptied and still there */
+	/* Sealed ones below a quarter of their size, by about what they hold. */
+	struct {
+		size_t count;
+		const struct journal_seg_info *first, *last;
+	} small[COMPACT_TIERS];
+	size_t smalls;                        /* together */
 	const struct journal_seg_info *first; /* oldest that can be taken */
-	const struct journal_seg_info *first_small;
-	const struct journal_seg_info *last; /* newest that can be taken */
+	const struct journal_seg_info *last;  /* newest that can be taken */
 	const struct journal_seg_info *due; /* with the share that was asked for, and the largest */
 	uint64_t due_dead;
 	const struct journal_seg_info *best; /* with the largest share */
@@ -179,6 +188,8 @@ void compact_survey(emdb_db *db, const struct journal_seg_info *list, size_t n,
 		    unsigned int percent, uint64_t kept, struct survey *s);
 /* NULL: none is worth it. */
 const struct journal_seg_info *compact_choose(emdb_db *db, const struct survey *s, bool low_space);
+/* Of the small ones alone. */
+const struct journal_seg_info *compact_choose_small(struct compactor *c, const struct survey *s);
 /* Is segment i of the list worth it for somebody who asked? */
 bool compact_asked_for(emdb_db *db, const struct journal_seg_info *list, size_t n, size_t i,
 		       uint32_t percent);

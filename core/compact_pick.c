@@ -4,7 +4,7 @@
  *	- the disk is full: of those that fit into what is kept back, the one with the largest dead share
  *	- of those whose dead share is that of the options or more, the one with the largest
  *	- a quarter of the whole store is dead: the one with the largest share
- *	- there are many small ones: the oldest of them, so that they merge
+ *	- there are many small ones of about one size: those, oldest first, so that they merge
  *	- much of the store only says that things are gone: all of it from the oldest on
  * Dead is what does not count, but for what must go on saying that something is
  * gone because older segments are there.
@@ -14,8 +14,9 @@
 /* The whole store: with that share dead, segments are worth it from this share on. */
 #define STORE_PERCENT     25u
 #define STORE_SEG_PERCENT 20u
-/* Sealed segments below a quarter of their size that are not worth merging. */
+/* Small segments of one tier that are not worth merging, and how long those of the first are. */
 #define SMALL_MAX 8u
+#define TIER_LEN  4096u
 /* What a copy can have beyond its record: ORIGIN, ID, TIMES, the header of a frame instead of a prefix. */
 #define COPY_GROWTH 64u
 
@@ -126,6 +127,19 @@ bool compact_share(uint64_t dead, uint64_t len, unsigned int percent)
 	return dead * 100 >= len * percent;
 }
 
+static void note_small(struct survey *s, const struct journal_seg_info *g)
+{
+	unsigned int tier = 0;
+
+	for (uint64_t len = TIER_LEN; len < g->len && tier + 1 < COMPACT_TIERS; len *= 4)
+		tier++;
+	s->smalls++;
+	s->small[tier].count++;
+	s->small[tier].last = g;
+	if (!s->small[tier].first)
+		s->small[tier].first = g;
+}
+
 /* On a full disk: the one with the largest share that fits for certain, and that might fit. */
 static void note_fit(const emdb_db *db, struct survey *s, const struct journal_seg_info *g,
 		     uint64_t dead, bool older)
@@ -174,11 +188,8 @@ void compact_survey(emdb_db *db, const struct journal_seg_info *list, size_t n,
 		if (!s->first)
 			s->first = g;
 		s->last = g;
-		if (g->len < size / 4) {
-			s->small++;
-			if (!s->first_small)
-				s->first_small = g;
-		}
+		if (g->len < size / 4)
+			note_small(s, g);
 		/* Little ones only when all of it goes: the manifest is written for each. */
 		if (compact_share(dead, g->len, percent) && (dead >= size / 64 || g->live == 0) &&
 		    (!s->due || dead * s->due->len > s->due_dead * g->len)) {
@@ -215,9 +226,32 @@ static const struct journal_seg_info *rewrite(struct compactor *c, const struct 
 	return s->first;
 }
 
+/*
+ * Each start after a crash leaves a small segment, in which nothing need be garbage.  When there are many of
+ * about one size all of them are merged: what comes of it is larger, so that a record is copied once
+ * for each size, not each time.
+ */
+const struct journal_seg_info *compact_choose_small(struct compactor *c, const struct survey *s)
+{
+	const struct journal_seg_info *first = s->small[c->merge_tier].first;
+
+	if (first && first->id <= c->merge_upto)
+		return first;
+	c->merge_upto = 0;
+	for (unsigned int i = 0; i < COMPACT_TIERS; i++) {
+		if (s->small[i].count <= SMALL_MAX)
+			continue;
+		c->merge_tier = i;
+		c->merge_upto = s->small[i].last->id;
+		return s->small[i].first;
+	}
+	return NULL;
+}
+
 const struct journal_seg_info *compact_choose(emdb_db *db, const struct survey *s, bool low_space)
 {
 	const uint64_t size = UINT64_C(1) << db->sb.segment_shift;
+	const struct journal_seg_info *small;
 
 	if (low_space)
 		return s->fits ? s->fits : s->may_fit;
@@ -227,9 +261,8 @@ const struct journal_seg_info *compact_choose(emdb_db *db, const struct survey *
 	    compact_share(s->dead, s->total, STORE_PERCENT) &&
 	    compact_share(s->best_dead, s->best->len, STORE_SEG_PERCENT))
 		return s->best;
-	if (s->small > SMALL_MAX)
-		return s->first_small;
-	return rewrite(db->compact, s, size);
+	small = compact_choose_small(db->compact, s);
+	return small ? small : rewrite(db->compact, s, size);
 }
 
 /* Is the segment worth it for somebody who asked? */

@@ -795,6 +795,8 @@ static emdb_err open_in(emdb_db *db, int at, const char *path, const struct emdb
 			"not every snapshot has the key slots of the store");
 	if (!err && (expire_start(db) || compact_start(db, o)))
 		err = EMDB_ERR_NOMEM;
+	if (!err)
+		compact_tidy(db, true);
 	if (err && ours)
 		undo_create(db, path, made_dir);
 	db->open_us = (io_clock_mono_ns(db->io) - began) / 1000;
@@ -865,7 +867,7 @@ emdb_err emdb_close(emdb_db *db)
 		return EMDB_OK;
 	txn_abandon_all(db);
 	expire_stop(db);
-	compact_tidy(db);
+	compact_tidy(db, false);
 	compact_stop(db);
 	checkpoint_close(db);
 	err = journal_close(db->j);

@@ -221,7 +221,7 @@ def sweep(mount, rng, wanted):
         mount.start()
         lost += sum(w.check() for w in workers)
         if kills % ORDERLY == 0:
-            # Each start begins a segment, and the short lives between kills leave no time to merge them.
+            # The next start finds everything sealed.
             mount.remount()
             lost += sum(w.check() for w in workers)
     took = time.monotonic() - began

@@ -989,4 +989,68 @@ TEST(test_compact__short_opens_do_not_pile_up_segments)
 	CHECK_OK(emdb_close(db));
 }
 
+/* A process that crashes again and again leaves a segment each time, and never any time. */
+TEST(test_compact__crashes_do_not_pile_up_segments)
+{
+	const unsigned int lives = getenv("EMDB_LONG") ? 1000 : 200 / SLOWER + 50;
+	unsigned int most = 0;
+	struct emdb_stats st;
+	char key[16];
+	emdb_db *db;
+
+	CHECK_OK(emdb_close(new_store(0)));
+	for (unsigned int i = 0; i < lives; i++) {
+		const pid_t pid = fork();
+
+		CHECK(pid >= 0);
+		if (pid == 0) {
+			db = open_with(0);
+			for (unsigned int k = 0; k < 3; k++) {
+				snprintf(key, sizeof(key), "k%u", i * 3 + k);
+				puts_(db, EMDB_ROOT, key, key);
+			}
+			(void)kill(getpid(), SIGKILL);
+		}
+		CHECK_EQ(waitpid(pid, NULL, 0), pid);
+		most = segment_files(NULL) > most ? segment_files(NULL) : most;
+	}
+	CHECK(most <= 100);
+	db = open_with(-1);
+	CHECK_OK(emdb_stats_get(db, &st));
+	CHECK(st.segments <= 100);
+	for (unsigned int i = 0; i < lives * 3; i++) {
+		snprintf(key, sizeof(key), "k%u", i);
+		want(db, EMDB_ROOT, key, key, strlen(key));
+	}
+	CHECK_OK(emdb_close(db));
+}
+
+/* Nothing in them is garbage: they go because they are many. */
+TEST(test_compact__many_small_segments_merge)
+{
+	struct journal_seg_info list[256];
+	emdb_db *const db = new_store(0);
+	char key[16];
+	size_t n = 200;
+
+	for (int i = 0; i < 60; i++) {
+		snprintf(key, sizeof(key), "k%d", i);
+		/* Of all sizes, so that what has been merged is not merged with what is much smaller. */
+		put(db, EMDB_ROOT, key, noise(100 + (size_t)(i % 5) * 2000, 1),
+		    100 + (size_t)(i % 5) * 2000);
+		(void)cut(db);
+	}
+	for (int i = 0; i < 200 && n > 20; i++) {
+		usleep(50000);
+		n = journal_segments(db->j, list, 256);
+	}
+	CHECK(n <= 20);
+	for (int i = 0; i < 60; i++) {
+		snprintf(key, sizeof(key), "k%d", i);
+		want(db, EMDB_ROOT, key, noise(100 + (size_t)(i % 5) * 2000, 1),
+		     100 + (size_t)(i % 5) * 2000);
+	}
+	CHECK_OK(emdb_close(db));
+}
+
 TEST_MAIN()
