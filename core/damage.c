@@ -4,7 +4,9 @@
 #include <inttypes.h>
 #include <stdio.h>
 
+#include "core/keyslot.h"
 #include "core/segment_i.h"
+#include "core/storedir.h"
 
 /* Beyond a page that the disk does not deliver. */
 #define PAGE 4096u
@@ -728,6 +730,33 @@ static void count_missing(struct damage *d)
 	}
 }
 
+/* The copy of the superblock that a repair would need. There is none in a snapshot. */
+static emdb_err verify_super_copy(struct damage *d)
+{
+	const emdb_db *const db = d->db;
+	const char *why = NULL;
+	struct superblock sb;
+	char text[160];
+	const emdb_err err = storedir_super_read_as(db->io, db->dirfd, STOREDIR_SUPER_BAK, &sb);
+
+	if (err == EMDB_ERR_NOT_FOUND)
+		return EMDB_OK;
+	/* Not what the file is, but what the machine lacks. */
+	if (err && !is_loss(err) && err != EMDB_ERR_NOT_STORE && err != EMDB_ERR_VERSION)
+		return err;
+	if (err)
+		why = emdb_strerror(err);
+	else if (memcmp(sb.uuid, db->sb.uuid, sizeof(sb.uuid)) != 0)
+		why = "it belongs to another store";
+	else if (db->vault && !keyslot_same(&sb, db->vault))
+		why = "it does not authenticate";
+	if (!why)
+		return EMDB_OK;
+	(void)snprintf(text, sizeof(text), STOREDIR_SUPER_BAK ": the copy of the superblock: %s",
+		       why);
+	return damage_file(d, text);
+}
+
 emdb_err damage_analyse(struct damage *d)
 {
 	const unsigned int pin = epoch_pin(&d->db->epoch);
@@ -741,5 +770,7 @@ emdb_err damage_analyse(struct damage *d)
 	objtab_sweep_big(d->db, verify_big, d);
 	damage_sort(d);
 	err = d->err ? d->err : walk_journal(d);
+	if (!err)
+		err = verify_super_copy(d);
 	return err ? err : d->err;
 }

@@ -836,8 +836,8 @@ struct emdb_check_report {
 	uint64_t unknown_bytes;          /* of lost_bytes: changes, nobody knows of what */
 };
 /*
- * Reads and verifies every frame; found(ctx, detail) is called for each damaged place, then
- * for each entry that suffers from it, by path: detail->damage says how.
+ * Reads and verifies every frame, the files that opening reads, and the copy of the superblock; found(ctx, detail)
+ * is called for each damaged place, then for each entry that suffers from it, by path: detail->damage says how.
  * CORRUPT when there was one.  Changes nothing.  path must not be open for writing.
  */
 EMDB_API EMDB_CHECKED emdb_err emdb_check(const char *path,

@@ -574,6 +574,36 @@ static struct superblock read_super(const char *name)
 	return sb;
 }
 
+/* While all is well nothing reads the copy: that it is none is found out before it is needed. */
+TEST(test_repair__the_copy_of_the_superblock)
+{
+	uint8_t other[FMT_SUPER_SIZE];
+	struct superblock sb;
+	uint64_t ns;
+
+	small_store(&ns);
+	sb = read_super("superblock");
+	sb.uuid[3] ^= 1;
+	fmt_super_encode(&sb, other);
+	for (int i = 0; i < 3; i++) {
+		if (i == 0)
+			spoil_file("superblock.bak", 64);
+		else
+			write_file("superblock.bak", other, i == 1 ? sizeof(other) : 100);
+		CHECK_EQ(check_store(&told), EMDB_ERR_CORRUPT);
+		CHECK_UEQ(told.count[EMDB_DAMAGE_FILE], 1);
+		CHECK(strstr(told.all, "superblock.bak: "));
+		CHECK_OK(repair_with(NULL, &told, &report));
+		CHECK(!report.intact);
+		CHECK_UEQ(told.count[EMDB_DAMAGE_FILE], 1);
+		CHECK_OK(check_store(&told));
+		CHECK_MEM(read_super("superblock.bak").uuid, 16, read_super("superblock").uuid, 16);
+		CHECK_OK(repair_with(NULL, &told, &report));
+		CHECK(report.intact);
+		expect_all(ns);
+	}
+}
+
 /* Numbers so high that the manifest which is made anew could not go on from them, or be read. */
 TEST(test_repair__hostile_numbers_do_not_count)
 {
