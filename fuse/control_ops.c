@@ -402,12 +402,32 @@ static emdb_err do_checkpoint(struct control_client *cl, const struct ctl_msg *r
 
 /* ---- What takes long ---- */
 
+/* Between two answers that say how far it is, ns. */
+#define TELL_NS UINT64_C(100000000)
+
+static emdb_err do_progress(struct control_client *cl, const struct ctl_msg *rq, struct ctl_msg *an)
+{
+	(void)rq;
+	(void)an;
+	cl->telling = true;
+	return EMDB_OK;
+}
+
+static bool go_on(struct control_client *cl, uint64_t done, uint64_t total)
+{
+	const struct ctl_msg m = { .op = CTL_PROGRESS, .num = { done, total } };
+	const uint64_t now = cl->telling ? counters_now() : 0;
+
+	if (cl->telling && now - cl->told_ns >= TELL_NS) {
+		cl->told_ns = now;
+		cl->telling = cl->tell(cl->tell_ctx, &m);
+	}
+	return cl->wanted(cl->wanted_ctx);
+}
+
 static bool compact_progress(void *ctx, const struct emdb_compact_progress *p)
 {
-	const struct control_client *cl = ctx;
-
-	(void)p;
-	return cl->wanted(cl->wanted_ctx);
+	return go_on(ctx, p->done_bytes, p->total_bytes);
 }
 
 static emdb_err do_compact(struct control_client *cl, const struct ctl_msg *rq, struct ctl_msg *an)
@@ -429,9 +449,6 @@ static emdb_err do_compact(struct control_client *cl, const struct ctl_msg *rq, 
 	return err;
 }
 
-/* Between two answers that say how far it is, ns. */
-#define SCRUB_TELL_NS UINT64_C(100000000)
-
 struct scrub_talk {
 	struct control_client *cl;
 	uint64_t told_ns;
@@ -449,7 +466,7 @@ static bool scrub_progress(void *ctx, uint64_t done, uint64_t total)
 	struct scrub_talk *t = ctx;
 	const uint64_t now = counters_now();
 
-	if (now - t->told_ns >= SCRUB_TELL_NS) {
+	if (now - t->told_ns >= TELL_NS) {
 		t->told_ns = now;
 		scrub_tell(t, &m);
 	}
@@ -547,11 +564,7 @@ static emdb_err do_snap_rename(struct control_client *cl, const struct ctl_msg *
 
 static bool backup_progress(void *ctx, uint64_t done, uint64_t total)
 {
-	const struct control_client *cl = ctx;
-
-	(void)done;
-	(void)total;
-	return cl->wanted(cl->wanted_ctx);
+	return go_on(ctx, done, total);
 }
 
 /* Written with our rights; a relative path would mean our directory. */
@@ -619,6 +632,7 @@ static const control_fn functions[CTL_OP_END] = {
 	[CTL_SNAP_DELETE] = do_snap_delete,
 	[CTL_SNAP_RENAME] = do_snap_rename,
 	[CTL_BACKUP] = do_backup,
+	[CTL_PROGRESS] = do_progress,
 };
 
 void control_answer(struct control_client *cl, const struct ctl_msg *request, struct ctl_msg *ret)

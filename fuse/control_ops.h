@@ -23,6 +23,8 @@ struct control_client {
 	void *tell_ctx;
 	uint64_t open; /* the open object, of which a reference is held; 0: none */
 	bool made;     /* by CREATE */
+	bool telling;     /* PROGRESS was asked for, and somebody takes it */
+	uint64_t told_ns; /* when it last was */
 	uint8_t uuid[16];
 	char remark[512];      /* goes with an error */
 	struct ctl_buf fields; /* of the answer being made */

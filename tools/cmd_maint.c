@@ -7,6 +7,7 @@
 #include <unistd.h>
 
 #include "tools/cli.h"
+#include "tools/progress.h"
 #include "tools/text.h"
 
 /* ---- flush, checkpoint ---- */
@@ -70,14 +71,25 @@ const struct cli_command cmd_checkpoint = {
 #define OPT_RATE OPT_LONG_ONLY
 #define OPT_DEAD (OPT_LONG_ONLY + 1)
 
+static bool compact_step(void *ctx, const struct emdb_compact_progress *p)
+{
+	return progress_step(ctx, p->done_bytes, p->total_bytes);
+}
+
 static int compact_open(const struct cli *cli, struct store *store, const char *path,
-			const struct emdb_compact_options *opts)
+			struct emdb_compact_options *opts)
 {
 	struct emdb_compact_progress done = { .segments = 0 };
 	char copied[TEXT_SIZE_SIZE], freed[TEXT_SIZE_SIZE];
-	const emdb_err err = store_compact(store, opts, &done);
+	struct progress p;
 	bool first = true;
+	emdb_err err;
 
+	progress_begin(&p, cli, false);
+	opts->progress = compact_step;
+	opts->ctx = &p;
+	err = store_compact(store, opts, &done);
+	progress_end(&p);
 	if (err)
 		return cli_fail_err(cli, err, path);
 	if (!cli->json) {
@@ -122,7 +134,7 @@ static int run_compact(struct cli *cli, const struct cli_args *args)
 static const struct cli_opt compact_opts[] = {
 	{ OPT_RATE, "rate", "N", "copy at most that many bytes a second: 1M, 50M" },
 	{ OPT_DEAD, "min-dead", "PERCENT", "leave segments of which less is dead" },
-	{ 'j', "json", NULL, "one JSON object" },
+	{ 'j', "json", NULL, "progress and summary as JSON lines" },
 	{ 0, NULL, NULL, NULL },
 };
 

@@ -29,7 +29,7 @@ static void tell(void *ctx, const struct tar_report *r, const char *path, const 
 	struct teller *const t = ctx;
 
 	if (what) {
-		progress_end(&t->progress);
+		progress_clear(&t->progress);
 		cli_warn(t->cli, "%s: %s", path, what);
 	}
 	(void)progress_step(&t->progress, r->bytes, 0);

@@ -69,10 +69,9 @@ static bool reserve_in(struct ctl *ctl, size_t n)
 	return true;
 }
 
-static emdb_err receive(struct ctl *ctl, uint8_t op, struct ctl_msg *ret)
+static emdb_err receive_one(struct ctl *ctl, struct ctl_msg *ret)
 {
 	unsigned int version;
-	struct ctl_msg m;
 	size_t rest;
 
 	if (!reserve_in(ctl, CTL_HEADER))
@@ -88,7 +87,22 @@ static emdb_err receive(struct ctl *ctl, uint8_t op, struct ctl_msg *ret)
 		return EMDB_ERR_NOMEM;
 	}
 	if (!recv_all(ctl->fd, ctl->in + CTL_HEADER, rest) ||
-	    !ctl_decode(ctl->in, CTL_HEADER + rest, CTL_ANSWER, &m) || m.op != op)
+	    !ctl_decode(ctl->in, CTL_HEADER + rest, CTL_ANSWER, ret))
+		return lose(ctl);
+	return EMDB_OK;
+}
+
+static emdb_err receive(struct ctl *ctl, uint8_t op, struct ctl_msg *ret)
+{
+	struct ctl_msg m;
+	emdb_err err;
+
+	while (!(err = receive_one(ctl, &m)) && m.op == CTL_PROGRESS && op != CTL_PROGRESS &&
+	       ctl->progress && !m.err)
+		(void)ctl->progress(ctl->progress_ctx, m.num[0], m.num[1]);
+	if (err)
+		return err;
+	if (m.op != op)
 		return lose(ctl);
 	if (m.err)
 		(void)snprintf(ctl->remark, sizeof(ctl->remark), "%.*s", (int)m.str[0].n,
@@ -113,6 +127,17 @@ emdb_err ctl_call(struct ctl *ctl, const struct ctl_msg *request, struct ctl_msg
 	    errno != ECONNRESET)
 		return lose(ctl);
 	return receive(ctl, request->op, ret_answer);
+}
+
+emdb_err ctl_watch(struct ctl *ctl, emdb_progress_fn fn, void *ctx)
+{
+	const struct ctl_msg m = { .op = CTL_PROGRESS };
+	struct ctl_msg answer;
+	const emdb_err err = ctl_call(ctl, &m, &answer);
+
+	ctl->progress = err ? NULL : fn;
+	ctl->progress_ctx = ctx;
+	return err && ctl->lost ? EMDB_ERR_NOT_FOUND : err;
 }
 
 emdb_err ctl_more(struct ctl *ctl, uint8_t op, struct ctl_msg *ret_answer)

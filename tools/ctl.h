@@ -15,9 +15,11 @@
 
 struct ctl {
 	int fd;
-	int64_t pid;      /* of the daemon */
-	uint8_t uuid[16]; /* of the store */
-	bool lost;        /* the connection broke */
+	int64_t pid;               /* of the daemon */
+	uint8_t uuid[16];          /* of the store */
+	bool lost;                 /* the connection broke */
+	emdb_progress_fn progress; /* of what answers to PROGRESS say; NULL: nobody asked */
+	void *progress_ctx;
 	char remark[512]; /* what the last answer that was an error said, often "" */
 	struct ctl_buf out;
 	uint8_t *in;
@@ -37,6 +39,12 @@ void ctl_close(struct ctl *ctl);
  * connection broke; NOMEM.
  */
 emdb_err ctl_call(struct ctl *ctl, const struct ctl_msg *request, struct ctl_msg *ret_answer);
+
+/*
+ * Lets the daemon say how far COMPACT and BACKUP are: fn is called in ctl_call(), what it returns does not count.
+ * NOT_FOUND: the daemon is too old for that, and the connection is lost.
+ */
+emdb_err ctl_watch(struct ctl *ctl, emdb_progress_fn fn, void *ctx);
 
 /* Waits for one more answer to that request. */
 emdb_err ctl_more(struct ctl *ctl, uint8_t op, struct ctl_msg *ret_answer);

@@ -7,7 +7,9 @@
  * table of operations below, and whatever does not fit it is refused.
  *
  * The client sends a request and waits for the answer (of SCRUB: the last of several), on one
- * connection as often as it likes; the first request is HELLO.  A connection has at most one
+ * connection as often as it likes; the first request is HELLO.  After PROGRESS, which is answered once as any
+ * other, any number of answers to PROGRESS may come before that to COMPACT or BACKUP, and say how far it is.
+ * (A daemon that does not know it hangs up, as on anything that makes no sense.)  A connection has at most one
  * open value at a time (OPEN or CREATE), which CLOSE, INSTALL and the end of
  * the connection let go; one that was made by CREATE and not installed is
  * gone then.
@@ -83,7 +85,8 @@
 	X(SNAP_CREATE, 32, "k", "nnnn")  /* name -> number, when (ns), bytes, LSN */              \
 	X(SNAP_DELETE, 33, "k", "")      /* name */                                               \
 	X(SNAP_RENAME, 34, "kk", "")     /* name, new name */                                     \
-	X(BACKUP, 36, "sn", "nnnnnnnn")  /* absolute path, flags -> as emdb_backup_report */
+	X(BACKUP, 36, "sn", "nnnnnnnn")  /* absolute path, flags -> as emdb_backup_report */      \
+	X(PROGRESS, 37, "", "nn")        /* see below -> done, total */
 
 enum ctl_op {
 #define CTL_ENUM(name, number, request, answer) CTL_##name = (number),

@@ -50,8 +50,11 @@ static void print_usage(struct out *out)
 	out_str(out, "Usage: emdb COMMAND [OPTIONS] STORE [ARGUMENTS]\n\nCommands:\n");
 	for (i = 0; i < COMMANDS; i++)
 		out_printf(out, "  %-10s %s\n", commands[i]->name, commands[i]->summary);
-	out_str(out, "\nSTORE is the directory of a store, or where it is mounted.\n"
-		     "emdb COMMAND --help says more.\n");
+	out_str(out,
+		"\nSTORE is the directory of a store, or where it is mounted.\n"
+		"emdb COMMAND --help says more.\n"
+		"EMDBFS_PROGRESS_FPS=N makes long commands say how far they are, N times a second,\n"
+		"in logs too; SIGUSR1 brings one line.\n");
 	out_str(out, exit_codes);
 }
 

@@ -3,6 +3,7 @@
 
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -12,6 +13,17 @@
 #define EVERY_MS 200
 /* Of a line that stays. */
 #define LINE_EVERY_MS 10000
+#define FPS_VARIABLE  "EMDBFS_PROGRESS_FPS"
+#define FPS_MAX       60.0
+
+/* A signal finds nothing else. */
+static volatile sig_atomic_t asked;
+
+static void on_asked(int number)
+{
+	(void)number;
+	asked = 1;
+}
 
 static int64_t now_ms(void)
 {
@@ -21,8 +33,26 @@ static int64_t now_ms(void)
 	return (int64_t)ts.tv_sec * 1000 + ts.tv_nsec / 1000000;
 }
 
+/* As the environment wants it; 0: it says nothing, or nothing that makes sense. */
+static int64_t wanted_ms(void)
+{
+	const char *const text = getenv(FPS_VARIABLE);
+	char *end = NULL;
+	double fps;
+
+	if (!text || !*text)
+		return 0;
+	fps = strtod(text, &end);
+	/* Once in a day is the least; a NaN is none of both. */
+	if (*end || !(fps >= 1.0 / 86400 && fps <= FPS_MAX))
+		return 0;
+	return (int64_t)(1000.0 / fps);
+}
+
 void progress_begin(struct progress *p, const struct cli *cli, bool quiet)
 {
+	const struct sigaction ask = { .sa_handler = on_asked, .sa_flags = SA_RESTART };
+
 	*p = (struct progress){
 		.cli = cli,
 		.quiet = quiet,
@@ -30,11 +60,19 @@ void progress_begin(struct progress *p, const struct cli *cli, bool quiet)
 		.began_ms = now_ms(),
 	};
 	p->last_ms = p->began_ms;
+	p->every_ms = wanted_ms();
+	if (!p->every_ms && (p->tty || cli->json))
+		p->every_ms = EVERY_MS;
+	if (quiet)
+		p->every_ms = 0;
+	asked = 0;
+	(void)sigaction(SIGUSR1, &ask, &p->was);
 }
 
 void progress_lines(struct progress *p)
 {
-	p->lines = !p->tty && !p->cli->json;
+	if (!p->every_ms && !p->quiet)
+		p->every_ms = LINE_EVERY_MS;
 }
 
 int64_t progress_elapsed_ms(const struct progress *p)
@@ -101,9 +139,9 @@ bool progress_step(void *ctx, uint64_t done, uint64_t total)
 
 	p->done = done;
 	p->total = total;
-	if (p->quiet || (!p->tty && !p->cli->json && !p->lines) ||
-	    now - p->last_ms < (p->lines ? LINE_EVERY_MS : EVERY_MS))
+	if (!asked && (!p->every_ms || now - p->last_ms < p->every_ms))
 		return true;
+	asked = 0;
 	p->last_ms = now;
 	p->shown = true;
 	if (p->cli->json)
@@ -113,7 +151,7 @@ bool progress_step(void *ctx, uint64_t done, uint64_t total)
 	return true;
 }
 
-void progress_end(struct progress *p)
+void progress_clear(struct progress *p)
 {
 	static const char clear[] = "\r\033[K";
 	ssize_t written;
@@ -122,4 +160,10 @@ void progress_end(struct progress *p)
 		return;
 	written = write(STDERR_FILENO, clear, sizeof(clear) - 1);
 	(void)written;
+}
+
+void progress_end(struct progress *p)
+{
+	(void)sigaction(SIGUSR1, &p->was, NULL);
+	progress_clear(p);
 }

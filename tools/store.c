@@ -20,6 +20,7 @@
 struct store {
 	emdb_db *db;     /* NULL: ask ctl */
 	struct ctl *ctl; /* NULL: db is open */
+	char *dir;       /* of the store */
 	bool changed;    /* through ctl */
 	uint64_t value;  /* the open object in db, 0: none */
 };
@@ -111,11 +112,13 @@ emdb_err store_open(const char *path, const struct emdb_options *options, struct
 		err = open_once(dir, options, s, &again);
 	}
 out:
-	free(dir);
-	if (err)
+	if (err) {
+		free(dir);
 		free(s);
-	else
+	} else {
+		s->dir = dir;
 		*ret = s;
+	}
 	return err;
 }
 
@@ -131,6 +134,7 @@ emdb_err store_close(struct store *s)
 	else if (s->changed)
 		err = store_flush(s);
 	ctl_close(s->ctl);
+	free(s->dir);
 	free(s);
 	return err;
 }
@@ -471,17 +475,45 @@ emdb_err store_stats(struct store *s, struct emdb_stats *ret_stats)
 	return err;
 }
 
+/* A daemon that cannot say how far it is does without. */
+static emdb_err watch(struct store *s, emdb_progress_fn fn, void *ctx)
+{
+	emdb_err err = fn ? ctl_watch(s->ctl, fn, ctx) : EMDB_OK;
+	struct ctl *fresh = NULL;
+
+	if (err != EMDB_ERR_NOT_FOUND)
+		return err;
+	err = ctl_connect(s->dir, &fresh);
+	if (!err) {
+		ctl_close(s->ctl);
+		s->ctl = fresh;
+	}
+	return err;
+}
+
+static bool compact_told(void *ctx, uint64_t done, uint64_t total)
+{
+	const struct emdb_compact_options *const o = ctx;
+	const struct emdb_compact_progress p = { .done_bytes = done, .total_bytes = total };
+
+	return o->progress(o->ctx, &p);
+}
+
 emdb_err store_compact(struct store *s, const struct emdb_compact_options *opts,
 		       struct emdb_compact_progress *ret_done)
 {
 	const struct ctl_msg m = { .op = CTL_COMPACT,
 				   .num = { opts->min_dead_percent, opts->bytes_per_second } };
+	struct emdb_compact_options o;
 	struct ctl_msg answer;
 	emdb_err err;
 
 	if (s->db)
 		return emdb_compact(s->db, opts, ret_done);
-	err = ctl_call(s->ctl, &m, &answer);
+	o = *opts;
+	err = watch(s, o.progress ? compact_told : NULL, &o);
+	if (!err)
+		err = ctl_call(s->ctl, &m, &answer);
 	if (!err)
 		*ret_done = (struct emdb_compact_progress){ .segments = answer.num[0],
 							    .segments_done = answer.num[1],
@@ -593,7 +625,9 @@ emdb_err store_backup(struct store *s, const char *target, const struct emdb_bac
 
 	if (s->db)
 		return emdb_backup(s->db, target, opts, ret);
-	err = ctl_call(s->ctl, &m, &an);
+	err = watch(s, opts->progress, opts->progress_ctx);
+	if (!err)
+		err = ctl_call(s->ctl, &m, &an);
 	if (err && opts->detail)
 		(void)snprintf(opts->detail->text, sizeof(opts->detail->text), "%s",
 			       s->ctl->remark);

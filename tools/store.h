@@ -90,7 +90,7 @@ emdb_db *store_db(struct store *s);
 emdb_err store_snapshot_create(struct store *s, const char *name, struct emdb_snapshot *ret);
 emdb_err store_snapshot_delete(struct store *s, const char *name);
 emdb_err store_snapshot_rename(struct store *s, const char *name, const char *new_name);
-/* A daemon wants the target's absolute path, and makes no use of opts->progress. */
+/* A daemon wants the target's absolute path; what opts->progress returns does not stop it. */
 emdb_err store_backup(struct store *s, const char *target, const struct emdb_backup_options *opts,
 		      struct emdb_backup_report *ret);
 void store_uuid(const struct store *s, uint8_t ret_uuid[16]);
