@@ -17,7 +17,6 @@
  * went separate ways: that is refused, as the old state would be lost before the
  * new one is complete.
  */
-#include <stdarg.h>
 #include <stdio.h>
 
 #include "core/checkpoint.h"
@@ -28,17 +27,6 @@
 
 #define PARTIAL_FMT     ".%.230s.partial"
 #define TARGET_NAME_MAX 230u
-
-static void EMDB_PRINTF(2, 3) explain(struct emdb_detail *d, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (!d)
-		return;
-	va_start(ap, fmt);
-	(void)vsnprintf(d->text, sizeof(d->text), fmt, ap);
-	va_end(ap);
-}
 
 /* ---- The job ------------------------------------------------------------------ */
 

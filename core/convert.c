@@ -1,8 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/convert.h"
 
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "core/checkpoint.h"
@@ -18,17 +16,6 @@
 static const char *const kinds[] = {
 	[CONVERT_ENCRYPT] = "encrypt", [CONVERT_DECRYPT] = "decrypt", [CONVERT_ROTATE] = "rotate"
 };
-
-static void EMDB_PRINTF(2, 3) explain(struct emdb_detail *d, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (!d)
-		return;
-	va_start(ap, fmt);
-	(void)vsnprintf(d->text, sizeof(d->text), fmt, ap);
-	va_end(ap);
-}
 
 /* ---- What is there ------------------------------------------------------------ */
 

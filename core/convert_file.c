@@ -15,7 +15,7 @@
 #define OUT_BYTES (1024u * 1024u)
 
 static void EMDB_PRINTF(4, 5)
-	explain(struct emdb_detail *d, uint64_t segment, uint64_t offset, const char *fmt, ...)
+	explain_at(struct emdb_detail *d, uint64_t segment, uint64_t offset, const char *fmt, ...)
 {
 	va_list ap;
 
@@ -86,9 +86,9 @@ static emdb_err turn_frame(struct seg_job *s, uint64_t off, uint64_t len, uint32
 	emdb_err err = segment_view(s->src, off, len, &s->view, &st, &f);
 
 	if (!err && st != FRAME_OK) {
-		explain(s->w->detail, s->src->id, off, "journal/%016llx.seg offset %llu: %s",
-			(unsigned long long)s->src->id, (unsigned long long)off,
-			fmt_frame_status_text(st));
+		explain_at(s->w->detail, s->src->id, off, "journal/%016llx.seg offset %llu: %s",
+			   (unsigned long long)s->src->id, (unsigned long long)off,
+			   fmt_frame_status_text(st));
 		err = EMDB_ERR_CORRUPT;
 	}
 	if (err)
@@ -153,8 +153,8 @@ static emdb_err seg_begin(struct seg_job *s, int src, const struct manifest_seg 
 		err = EMDB_ERR_DAMAGED;
 	}
 	if (err == EMDB_ERR_DAMAGED) {
-		explain(s->w->detail, row->id, 0, "journal/%016llx.seg: %s",
-			(unsigned long long)row->id, why);
+		explain_at(s->w->detail, row->id, 0, "journal/%016llx.seg: %s",
+			   (unsigned long long)row->id, why);
 		err = EMDB_ERR_CORRUPT;
 	}
 	if (err)

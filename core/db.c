@@ -5,7 +5,6 @@
 #include "core/compact.h"
 
 #include <inttypes.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <sys/file.h>
 #include <unistd.h>
@@ -26,19 +25,6 @@
 #define JOURNAL_NAME   "journal"
 #define MANIFEST_NAME  "manifest"
 #define LOCK_BODY_MAX  1024u
-
-/* ---- Saying what went wrong -------------------------------------------------- */
-
-static void EMDB_PRINTF(2, 3) explain(struct emdb_detail *d, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (!d)
-		return;
-	va_start(ap, fmt);
-	(void)vsnprintf(d->text, sizeof(d->text), fmt, ap);
-	va_end(ap);
-}
 
 /* ---- The lock ------------------------------------------------------------------ */
 

@@ -5,25 +5,12 @@
  * open a snapshot open the store's data as well. What a crash leaves undone there is done when the
  * store is opened for writing next.
  */
-#include <stdarg.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "core/convert.h"
 #include "core/keyslot.h"
 #include "core/keys.h"
 #include "core/storedir.h"
-
-static void EMDB_PRINTF(2, 3) explain(struct emdb_detail *d, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (!d)
-		return;
-	va_start(ap, fmt);
-	(void)vsnprintf(d->text, sizeof(d->text), fmt, ap);
-	va_end(ap);
-}
 
 /* ---- Reading --------------------------------------------------------------- */
 

@@ -330,6 +330,8 @@ static emdb_err repair_here(struct repair *r)
 
 static void repair_release(struct repair *r)
 {
+	if (!r->io)
+		return;
 	vault_unref(r->vault);
 	manifest_release(&r->m);
 	buf_release(&r->bad);
@@ -342,32 +344,34 @@ static void repair_release(struct repair *r)
 	emdb_io_free(r->io);
 }
 
-static struct repair repair_of(const char *path, const struct emdb_repair_options *o)
+/* To be released in any case. */
+static emdb_err repair_open(struct repair *r, const char *path, const struct emdb_repair_options *o)
 {
-	return (struct repair){ .io = emdb_io_posix_new(),
-				.o = o,
-				.path = path,
-				.dir = -1,
-				.lock = -1,
-				.journal = -1,
-				.backup = -1,
-				.backup_journal = -1,
-				.m = MANIFEST_INIT,
-				.bad = BUF_INIT,
-				.heads = BUF_INIT };
+	emdb_err err;
+
+	*r = (struct repair){ .io = emdb_io_posix_new(),
+			      .o = o,
+			      .path = path,
+			      .dir = -1,
+			      .lock = -1,
+			      .journal = -1,
+			      .backup = -1,
+			      .backup_journal = -1,
+			      .m = MANIFEST_INIT,
+			      .bad = BUF_INIT,
+			      .heads = BUF_INIT };
+	if (!r->io)
+		return EMDB_ERR_NOMEM;
+	err = open_dirs(r);
+	return err ? err : is_store(r);
 }
 
 static emdb_err repair_in(const char *path, const struct emdb_repair_options *o,
 			  struct emdb_repair_report *ret)
 {
-	struct repair r = repair_of(path, o);
-	emdb_err err;
+	struct repair r;
+	emdb_err err = repair_open(&r, path, o);
 
-	if (!r.io)
-		return EMDB_ERR_NOMEM;
-	err = open_dirs(&r);
-	if (!err)
-		err = is_store(&r);
 	if (!err)
 		err = repair_here(&r);
 	if (ret)
@@ -419,15 +423,10 @@ static emdb_err may_copy(struct repair *r)
 static emdb_err repair_elsewhere(const char *path, const struct emdb_repair_options *o,
 				 struct emdb_repair_report *ret)
 {
-	struct repair r = repair_of(path, o);
+	struct repair r;
+	emdb_err err = repair_open(&r, path, o);
 	int to = -1, rc;
-	emdb_err err;
 
-	if (!r.io)
-		return EMDB_ERR_NOMEM;
-	err = open_dirs(&r);
-	if (!err)
-		err = is_store(&r);
 	if (!err)
 		err = may_copy(&r);
 	rc = err ? 0 : io_mkdirat(r.io, AT_FDCWD, o->target, 0700);
@@ -439,7 +438,8 @@ static emdb_err repair_elsewhere(const char *path, const struct emdb_repair_opti
 		err = repair_in(o->target, o, ret);
 	if (!err)
 		err = repair_place_end(&r, to);
-	(void)io_close(r.io, to);
+	if (to != -1)
+		(void)io_close(r.io, to);
 	repair_release(&r);
 	return err;
 }

@@ -11,23 +11,10 @@
  * id has one content in the store and in all its snapshots.
  */
 #include <inttypes.h>
-#include <stdarg.h>
-#include <stdio.h>
 
 #include "core/checkpoint.h"
 #include "core/segment_i.h"
 #include "core/storedir.h"
-
-static void EMDB_PRINTF(2, 3) explain(struct emdb_detail *d, const char *fmt, ...)
-{
-	va_list ap;
-
-	if (!d)
-		return;
-	va_start(ap, fmt);
-	(void)vsnprintf(d->text, sizeof(d->text), fmt, ap);
-	va_end(ap);
-}
 
 struct rollback {
 	struct emdb_io *io;

@@ -1,6 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 #include "core/storedir.h"
 
+#include <stdarg.h>
+#include <stdio.h>
+
 /* A store, its journal/, its snapshots/, their stores and journals. */
 #define DEPTH_MAX 4
 /* More directories in one another than a path can name. */
@@ -177,4 +180,15 @@ uint64_t storedir_bytes(const struct manifest *m)
 	for (uint32_t i = 0; i < m->head.nsegs; i++)
 		n += m->segs[i].len;
 	return n;
+}
+
+void explain(struct emdb_detail *d, const char *fmt, ...)
+{
+	va_list ap;
+
+	if (!d)
+		return;
+	va_start(ap, fmt);
+	(void)vsnprintf(d->text, sizeof(d->text), fmt, ap);
+	va_end(ap);
 }

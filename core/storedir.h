@@ -58,4 +58,7 @@ EMDB_CHECKED emdb_err storedir_outside(struct emdb_io *io, int fd);
 /* Bytes in the segments that m lists. */
 uint64_t storedir_bytes(const struct manifest *m);
 
+/* Says in *d (NULL: nobody wants to know) what went wrong with a store, for a person. */
+void EMDB_PRINTF(2, 3) explain(struct emdb_detail *d, const char *fmt, ...);
+
 #endif

@@ -21,8 +21,8 @@ struct control_client {
 	/* Sends an answer that others follow; false: nobody takes it. */
 	bool (*tell)(void *ctx, const struct ctl_msg *answer);
 	void *tell_ctx;
-	uint64_t open; /* the open object, of which a reference is held; 0: none */
-	bool made;     /* by CREATE */
+	uint64_t open;    /* the open object, of which a reference is held; 0: none */
+	bool made;        /* by CREATE */
 	bool telling;     /* PROGRESS was asked for, and somebody takes it */
 	uint64_t told_ns; /* when it last was */
 	uint8_t uuid[16];

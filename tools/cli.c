@@ -35,15 +35,14 @@ const char *args_value(const struct cli_args *args, int key)
 
 static void message_json(const struct cli *cli, struct out *err, int code, const char *text)
 {
-	bool first = true;
+	bool first;
 
-	out_str(err, "{");
-	out_json_str(err, &first, "message_type", code ? "exit_error" : "error");
+	out_json_begin(err, &first, code ? "exit_error" : "error");
 	out_json_str(err, &first, "command", cli->command);
 	if (code)
 		out_json_i64(err, &first, "code", code);
 	out_json_str(err, &first, "message", text);
-	out_str(err, "}\n");
+	out_json_end(err);
 }
 
 /* Code 0: not the last message. */

@@ -18,12 +18,11 @@ static void summary(const struct cli *cli, const struct progress *p,
 	const int64_t ms = progress_elapsed_ms(p);
 	char all[TEXT_SIZE_SIZE], copied[TEXT_SIZE_SIZE], when[TEXT_TIME_SIZE],
 		took[TEXT_SPAN_SIZE];
-	bool first = true;
+	bool first;
 
 	(void)text_time(r->created_ns / 1000000, when);
 	if (cli->json) {
-		out_str(out, "{");
-		out_json_str(out, &first, "message_type", "summary");
+		out_json_begin(out, &first, "summary");
 		out_json_bool(out, &first, "incremental", r->incremental);
 		out_json_str(out, &first, "created", when);
 		out_json_u64(out, &first, "lsn", r->lsn);
@@ -33,7 +32,7 @@ static void summary(const struct cli *cli, const struct progress *p,
 		out_json_u64(out, &first, "copied_bytes", r->copied_bytes);
 		out_json_u64(out, &first, "segments_shared", r->shared);
 		out_json_i64(out, &first, "elapsed_ms", ms);
-		out_str(out, "}\n");
+		out_json_end(out);
 		return;
 	}
 	if (p->quiet || !p->tty)

@@ -15,7 +15,7 @@
 static void check_summary(const struct faults *f, const struct emdb_check_report *r)
 {
 	struct out *const out = f->cli->out;
-	bool first = true;
+	bool first;
 
 	if (f->quiet)
 		return;
@@ -32,8 +32,7 @@ static void check_summary(const struct faults *f, const struct emdb_check_report
 				   r->doubtful_entries);
 		return;
 	}
-	out_str(out, "{");
-	out_json_str(out, &first, "message_type", "summary");
+	out_json_begin(out, &first, "summary");
 	out_json_u64(out, &first, "frames", r->frames);
 	out_json_u64(out, &first, "records", r->records);
 	out_json_u64(out, &first, "bytes", r->bytes);
@@ -42,7 +41,7 @@ static void check_summary(const struct faults *f, const struct emdb_check_report
 	out_json_u64(out, &first, "lost_entries", r->lost_entries);
 	out_json_u64(out, &first, "doubtful_entries", r->doubtful_entries);
 	out_json_u64(out, &first, "unknown_bytes", r->unknown_bytes);
-	out_str(out, "}\n");
+	out_json_end(out);
 }
 
 static int check_store(struct cli *cli, const struct cli_args *args, const char *path)
@@ -107,10 +106,9 @@ const struct cli_command cmd_check = {
 
 static void repair_json(struct out *out, const struct emdb_repair_report *r)
 {
-	bool first = true;
+	bool first;
 
-	out_str(out, "{");
-	out_json_str(out, &first, "message_type", "summary");
+	out_json_begin(out, &first, "summary");
 	out_json_bool(out, &first, "intact", r->intact);
 	out_json_bool(out, &first, "super_rebuilt", r->super_rebuilt);
 	out_json_bool(out, &first, "manifest_rebuilt", r->manifest_rebuilt);
@@ -126,7 +124,7 @@ static void repair_json(struct out *out, const struct emdb_repair_report *r)
 	out_json_u64(out, &first, "renamed", r->renamed);
 	if (r->kept[0])
 		out_json_str(out, &first, "kept", r->kept);
-	out_str(out, "}\n");
+	out_json_end(out);
 }
 
 static void repair_text(struct out *out, const struct emdb_repair_report *r, bool dry)

@@ -82,7 +82,7 @@ static int compact_open(const struct cli *cli, struct store *store, const char *
 	struct emdb_compact_progress done = { .segments = 0 };
 	char copied[TEXT_SIZE_SIZE], freed[TEXT_SIZE_SIZE];
 	struct progress p;
-	bool first = true;
+	bool first;
 	emdb_err err;
 
 	progress_begin(&p, cli, false);
@@ -99,13 +99,12 @@ static int compact_open(const struct cli *cli, struct store *store, const char *
 			   text_size(done.freed_bytes, freed));
 		return CLI_OK;
 	}
-	out_str(cli->out, "{");
-	out_json_str(cli->out, &first, "message_type", "summary");
+	out_json_begin(cli->out, &first, "summary");
 	out_json_u64(cli->out, &first, "segments", done.segments);
 	out_json_u64(cli->out, &first, "segments_done", done.segments_done);
 	out_json_u64(cli->out, &first, "copied_bytes", done.copied_bytes);
 	out_json_u64(cli->out, &first, "freed_bytes", done.freed_bytes);
-	out_str(cli->out, "}\n");
+	out_json_end(cli->out);
 	return CLI_OK;
 }
 

@@ -12,10 +12,9 @@
 
 static void summary_json(struct out *out, const struct emdb_scrub_report *r, int64_t ms)
 {
-	bool first = true;
+	bool first;
 
-	out_str(out, "{");
-	out_json_str(out, &first, "message_type", "summary");
+	out_json_begin(out, &first, "summary");
 	out_json_u64(out, &first, "bytes", r->bytes);
 	out_json_u64(out, &first, "cached_bytes", r->cached_bytes);
 	out_json_u64(out, &first, "skipped_bytes", r->skipped_bytes);
@@ -24,7 +23,7 @@ static void summary_json(struct out *out, const struct emdb_scrub_report *r, int
 	out_json_u64(out, &first, "damaged_bytes", r->damaged_bytes);
 	out_json_u64(out, &first, "lost_entries", r->lost_entries);
 	out_json_i64(out, &first, "elapsed_ms", ms);
-	out_str(out, "}\n");
+	out_json_end(out);
 }
 
 static void summary_text(struct out *out, const struct emdb_scrub_report *r, int64_t ms)

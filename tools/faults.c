@@ -20,7 +20,7 @@ void faults_tell(void *ctx, const struct emdb_detail *detail)
 {
 	const struct faults *const f = ctx;
 	struct out *const out = f->cli->out;
-	bool first = true;
+	bool first;
 
 	if (f->quiet)
 		return;
@@ -29,8 +29,7 @@ void faults_tell(void *ctx, const struct emdb_detail *detail)
 		out_str(out, "\n");
 		return;
 	}
-	out_str(out, "{");
-	out_json_str(out, &first, "message_type", "error");
+	out_json_begin(out, &first, "error");
 	out_json_str(out, &first, "damage", damage_name(detail->damage));
 	if (detail->segment != UINT64_MAX) {
 		out_json_u64(out, &first, "segment", detail->segment);
@@ -43,5 +42,5 @@ void faults_tell(void *ctx, const struct emdb_detail *detail)
 	if (detail->len)
 		out_json_u64(out, &first, "length", detail->len);
 	out_json_str(out, &first, "message", detail->text);
-	out_str(out, "}\n");
+	out_json_end(out);
 }

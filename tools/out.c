@@ -189,3 +189,15 @@ void out_json_str(struct out *out, bool *first, const char *name, const char *s)
 	out_json_name(out, first, name);
 	out_json_string(out, s, strlen(s));
 }
+
+void out_json_begin(struct out *out, bool *first, const char *type)
+{
+	*first = true;
+	out_str(out, "{");
+	out_json_str(out, first, "message_type", type);
+}
+
+void out_json_end(struct out *out)
+{
+	out_str(out, "}\n");
+}

@@ -39,6 +39,9 @@ void out_name(struct out *out, const void *p, size_t n);
 
 /* A string; bytes that are not UTF-8 become U+FFFD. */
 void out_json_string(struct out *out, const void *p, size_t n);
+/* Begins an object of a line of its own: {"message_type":TYPE */
+void out_json_begin(struct out *out, bool *first, const char *type);
+void out_json_end(struct out *out);
 /* "name":value, with a comma in front unless *first, which it clears. */
 void out_json_name(struct out *out, bool *first, const char *name);
 void out_json_u64(struct out *out, bool *first, const char *name, uint64_t v);

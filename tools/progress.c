@@ -92,10 +92,9 @@ static void line_json(const struct progress *p, int64_t elapsed)
 {
 	struct out *const out = p->cli->out;
 	const int64_t left = remaining_ms(p, elapsed);
-	bool first = true;
+	bool first;
 
-	out_str(out, "{");
-	out_json_str(out, &first, "message_type", "status");
+	out_json_begin(out, &first, "status");
 	out_json_i64(out, &first, "seconds_elapsed", elapsed / 1000);
 	if (left >= 0)
 		out_json_i64(out, &first, "seconds_remaining", left / 1000);
@@ -105,7 +104,7 @@ static void line_json(const struct progress *p, int64_t elapsed)
 		out_json_u64(out, &first, "total_bytes", p->total);
 	}
 	out_json_u64(out, &first, "bytes_done", p->done);
-	out_str(out, "}\n");
+	out_json_end(out);
 	(void)out_flush(out);
 }
 
