@@ -110,6 +110,7 @@ EXTRA_nullfs := $(patsubst %,fuse/%.c,session child view options names uring mou
 LIBS_nullfs := $(FUSE_LIBS)
 WRAP_crash_store := -Wl,--wrap=emdb_io_posix_new,--wrap=crc32c
 WRAP_fuzz_store := -Wl,--wrap=emdb_io_posix_new
+WRAP_test_bus := -Wl,--wrap=segment_rec
 WRAP_test_provoked := -Wl,--wrap=emdb_io_posix_new
 WRAP_test_faults := -Wl,--wrap=emdb_io_posix_new,--wrap=thread_start,--wrap=io_event_new,--wrap=io_event_close
 EXTRA_crash_store := $(addprefix tests/crash/,simdisk.c work.c work_run.c work_check.c)

@@ -122,14 +122,14 @@ static emdb_err find_among(emdb_db *db, const struct ns *ns, uint64_t hash, cons
 
 	for (size_t i = 0; i < n; i++) {
 		struct entry e;
-		const emdb_err err = entry_load(db, hash, slots[i], &e);
+		bool same = false;
+		emdb_err err = entry_load(db, hash, slots[i], &e);
 
+		if (!err && e.rec.key_len == key_len && e.rec.ns == ns->id)
+			err = same_mapped(e.rec.key, key, key_len, &same);
 		if (err) {
 			bad = err;
-			continue;
-		}
-		if (e.rec.key_len == key_len && e.rec.ns == ns->id &&
-		    (key_len == 0 || memcmp(e.rec.key, key, key_len) == 0)) {
+		} else if (same) {
 			*ret = e;
 			return EMDB_OK;
 		}
@@ -313,8 +313,17 @@ emdb_err entry_find_lost_pinned(emdb_db *db, const struct ns *ns, uint64_t hash,
 
 	for (size_t i = 0; i < n; i++) {
 		struct entry e;
+		bool same = false;
+		emdb_err err = entry_load(db, hash, slots[i], &e);
 
-		if (!is_loss(entry_load(db, hash, slots[i], &e)))
+		if (!err && e.rec.key_len == key_len && e.rec.ns == ns->id)
+			err = same_mapped(e.rec.key, key, key_len, &same);
+		/* The disk gave it this time. */
+		if (!err && same) {
+			*ret = e;
+			return EMDB_OK;
+		}
+		if (!is_loss(err))
 			continue;
 		entry_lost_pinned(db, ns, hash, slots[i], ret);
 		ret->rec.mask |= REC_F_KEY;

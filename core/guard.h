@@ -19,6 +19,12 @@
  * Between the two: no return, no lock taken, nothing allocated, no callback. Locals that change in
  * between and are read after a failure must be volatile: better none. Guards of one thread nest.
  *
+ * What lies in a segment may go at any time, also between verifying a record and using it: keys are compared, copied
+ * and encoded under a guard (object.c), and what others get is a copy or goes to the kernel, which answers EFAULT.
+ * Not done: a handler that puts a page of zeros where an access failed, and marks the segment so that
+ * whoever used it finds out. The kernel copies replies from the mapping by itself, after the last look at such a
+ * mark, and the mapping is everybody's: zeros would go out as a file's bytes.
+ *
  * Thread-safety: a guard belongs to one thread. State of the process, the one exception to "no
  * globals" besides the allocator: the handler itself, installed once and never taken away, because
  * nobody can tell whether a later one has been chained behind it.

@@ -164,8 +164,10 @@ emdb_err emdb_node_key(emdb_db *db, uint64_t id, void *buf, size_t len, size_t *
 	if (!err && len && len < r.key_len)
 		err = EMDB_ERR_RANGE;
 	if (!err) {
-		if (len && r.key_len)
-			memcpy(buf, r.key, r.key_len);
+		if (len)
+			err = copy_mapped(buf, r.key, r.key_len);
+	}
+	if (!err) {
 		*ret_len = r.key_len;
 		if (ret_parent)
 			*ret_parent = r.ns;
@@ -650,6 +652,7 @@ struct readdir {
 	unsigned int flags;
 	emdb_readdir_fn fn;
 	void *ctx;
+	struct buf key; /* of the entry at hand: what fn does with it takes its time */
 };
 
 /* The reference counts only when the index still says the same; see lookup_pinned(). */
@@ -675,6 +678,15 @@ static bool readdir_damaged(struct readdir *rd, const struct hidx_slot *s)
 	return rd->fn(rd->ctx, name, (size_t)n, NULL, pos_after(s));
 }
 
+static emdb_err readdir_key(struct readdir *rd, const struct entry *e)
+{
+	buf_reset(&rd->key);
+	if (buf_reserve(&rd->key, e->rec.key_len + 1))
+		return EMDB_ERR_NOMEM;
+	rd->key.len = e->rec.key_len;
+	return copy_mapped(rd->key.data, e->rec.key, e->rec.key_len);
+}
+
 /* err: of reading e.  False: the caller wants no more. */
 static bool readdir_slot(struct readdir *rd, const struct hidx_slot *s, const struct entry *e,
 			 emdb_err err, emdb_err *ret_err)
@@ -683,7 +695,9 @@ static bool readdir_slot(struct readdir *rd, const struct hidx_slot *s, const st
 
 	if (err == EMDB_ERR_NOT_FOUND)
 		return true;
-	if (err == EMDB_ERR_CORRUPT || err == EMDB_ERR_IO)
+	if (!err)
+		err = readdir_key(rd, e);
+	if (is_loss(err))
 		return readdir_damaged(rd, s);
 	if (!err && rd->flags & EMDB_READDIR_REF)
 		err = readdir_ref(rd, e, &attr);
@@ -695,7 +709,7 @@ static bool readdir_slot(struct readdir *rd, const struct hidx_slot *s, const st
 		*ret_err = err;
 		return false;
 	}
-	if (rd->fn(rd->ctx, e->rec.key, e->rec.key_len, &attr, pos_after(s)))
+	if (rd->fn(rd->ctx, rd->key.data, rd->key.len, &attr, pos_after(s)))
 		return true;
 	if (rd->flags & EMDB_READDIR_REF)
 		emdb_node_forget(rd->db, attr.id, 1);
@@ -730,7 +744,7 @@ emdb_err emdb_node_readdir(emdb_db *db, uint64_t id, uint64_t pos, unsigned int 
 	const unsigned int pin = epoch_pin(&db->epoch);
 	uint64_t hash = (pos << 1) & ~UINT64_C(7);
 	uint32_t tie = (uint32_t)(pos & 3);
-	struct readdir rd = { db, ns_any_pinned(db, id), flags, fn, ctx };
+	struct readdir rd = { db, ns_any_pinned(db, id), flags, fn, ctx, BUF_INIT };
 	struct hidx_slot slots[STORE_WALK];
 	emdb_err err = EMDB_OK;
 	bool more = true;
@@ -749,5 +763,6 @@ emdb_err emdb_node_readdir(emdb_db *db, uint64_t id, uint64_t pos, unsigned int 
 		tie = slots[n - 1].tie + 1;
 	}
 	epoch_unpin(&db->epoch, pin);
+	buf_release(&rd.key);
 	return err;
 }

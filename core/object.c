@@ -20,6 +20,17 @@ emdb_err copy_mapped(void *dst, const void *src, size_t n)
 	return EMDB_OK;
 }
 
+emdb_err same_mapped(const void *mapped, const void *p, size_t n, bool *ret_same)
+{
+	struct guard g;
+
+	if (!guard_begin(&g))
+		return EMDB_ERR_IO;
+	*ret_same = n == 0 || memcmp(mapped, p, n) == 0;
+	guard_end(&g);
+	return EMDB_OK;
+}
+
 static EMDB_NOINLINE void touch_pieces(const struct iovec *iov, int n)
 {
 	for (int i = 0; i < n; i++) {
@@ -74,6 +85,18 @@ static void rec_as_decoded(struct rec *r)
 		r->mtime_ns = r->atime_ns = r->btime_ns = r->time_ns;
 }
 
+/* Its key and attributes may lie in the journal. */
+static emdb_err encode(const struct rec *r, uint8_t *p, size_t max, size_t *ret_n)
+{
+	struct guard g;
+
+	if (!guard_begin(&g))
+		return EMDB_ERR_IO;
+	*ret_n = fmt_rec_encode(r, p, max);
+	guard_end(&g);
+	return EMDB_OK;
+}
+
 emdb_err commit_rec(emdb_db *db, struct rec *r, const struct iovec *value_iov, int value_pieces,
 		    unsigned int flags, bool old_known, const struct entry *old, uint64_t *ret_ref)
 {
@@ -93,11 +116,12 @@ emdb_err commit_rec(emdb_db *db, struct rec *r, const struct iovec *value_iov, i
 		if (!head)
 			return EMDB_ERR_NOMEM;
 	}
-	n = fmt_rec_encode(r, head, max);
-	iov[0] = (struct iovec){ head, n };
+	err = encode(r, head, max, &n);
+	iov[0] = (struct iovec){ head, err ? 0 : n };
 	for (int i = 0; i < value_pieces; i++)
 		iov[1 + i] = value_iov[i];
-	err = journal_append(db->j, r->kind, iov, 1 + value_pieces, flags, &lsn);
+	if (!err)
+		err = journal_append(db->j, r->kind, iov, 1 + value_pieces, flags, &lsn);
 	if (head != stack)
 		base_free(head);
 	if (err)
@@ -149,7 +173,9 @@ emdb_err batch_add(struct batch *b, const struct rec *r)
 		return EMDB_ERR_NOMEM;
 	start = b->buf.len;
 	p = b->buf.data + start;
-	len = FMT_BATCH_PREFIX + fmt_rec_encode(r, p + FMT_BATCH_PREFIX, max);
+	if (encode(r, p + FMT_BATCH_PREFIX, max, &len))
+		return EMDB_ERR_IO;
+	len += FMT_BATCH_PREFIX;
 	/* It may lie in the journal. */
 	if (r->value_len && copy_mapped(p + len, r->value, r->value_len))
 		return EMDB_ERR_IO;

@@ -153,13 +153,14 @@ static enum range_state read_ahead_pinned(struct range_iter *it, const struct ns
 {
 	emdb_db *const db = it->it.db;
 	struct entry e;
+	bool same;
 	const emdb_err err = entry_read_pinned(db, i->hash, i->slot, false, &e);
 
 	if (err)
 		return err == EMDB_ERR_NOT_FOUND ? RANGE_GONE : RANGE_LATER;
 	/* Another key of the same hash, or not a plain value. */
 	if (e.rec.kind != REC_PUT || e.rec.ns != ns->id || e.rec.key_len != i->key_len ||
-	    memcmp(e.rec.key, it->it.key.data + i->key_off, i->key_len) != 0)
+	    same_mapped(e.rec.key, it->it.key.data + i->key_off, i->key_len, &same) || !same)
 		return RANGE_LATER;
 	if (!iter_wants(&it->it, false))
 		return RANGE_GONE;

@@ -271,6 +271,8 @@ static inline size_t db_extent_max(const emdb_db *db)
 
 /* memcpy out of mapped memory; IO when the disk does not deliver. */
 emdb_err copy_mapped(void *dst, const void *src, size_t n);
+/* memcmp() with mapped memory: IO when the disk does not deliver, else *ret_same. */
+emdb_err same_mapped(const void *mapped, const void *p, size_t n, bool *ret_same);
 /* Before mapped memory is written: a page that is not there must not be met half way.  IO. */
 emdb_err mapped_there(const struct iovec *iov, int n);
 
@@ -336,7 +338,8 @@ emdb_err entry_find_pinned(emdb_db *db, const struct ns *ns, uint64_t hash, cons
 /*
  * After entry_find_pinned() could not read a record: the entry that it was the record of.  The hash being a
  * secret of the store, no other key has it.  rec has its kind, NS and KEY; seg may be NULL; id is 0
- * unless it is a LINK or a namespace.  NOT_FOUND: all records of that hash can be read.
+ * unless it is a LINK or a namespace.  It may be read after all: then it is not lost.  NOT_FOUND: all records of
+ * that hash can be read, and none has the key.
  */
 emdb_err entry_find_lost_pinned(emdb_db *db, const struct ns *ns, uint64_t hash, const void *key,
 				size_t key_len, struct entry *ret);

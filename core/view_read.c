@@ -134,17 +134,16 @@ static bool is_wanted(struct view *v, const struct wanted *w, uint64_t slot, str
 		      struct entry *ret, emdb_err *bad)
 {
 	struct entry e;
-	const emdb_err err = load(v, w->hash, slot, seg, &e);
+	bool same = false;
+	emdb_err err = load(v, w->hash, slot, seg, &e);
 
-	if (err) {
+	if (!err && e.rec.key_len == w->key_len && e.rec.ns == w->ns)
+		err = same_mapped(e.rec.key, w->key, w->key_len, &same);
+	if (err)
 		*bad = err;
-		return false;
-	}
-	if (e.rec.key_len != w->key_len || e.rec.ns != w->ns ||
-	    (w->key_len && memcmp(e.rec.key, w->key, w->key_len) != 0))
-		return false;
-	*ret = e;
-	return true;
+	else if (same)
+		*ret = e;
+	return same && !err;
 }
 
 /* Among what the index has now.  NOT_FOUND: look at what was kept. */

@@ -39,8 +39,7 @@ struct place {
 	size_t len;
 };
 
-/* NO_XATTR: there is none of that name, and *ret is the blob's end. */
-static emdb_err blob_find(struct cur c, const char *name, struct place *ret)
+static emdb_err walk_blob(struct cur c, const char *name, struct place *ret)
 {
 	const size_t want = strlen(name), size = cur_left(&c);
 	const char *n;
@@ -54,6 +53,19 @@ static emdb_err blob_find(struct cur c, const char *name, struct place *ret)
 		ret->at = ret->end;
 	}
 	return c.err ? EMDB_ERR_CORRUPT : EMDB_ERR_NO_XATTR;
+}
+
+/* NO_XATTR: there is none of that name, and *ret is the blob's end. It lies in the journal, so IO too. */
+static emdb_err blob_find(struct cur c, const char *name, struct place *ret)
+{
+	struct guard g;
+	emdb_err err;
+
+	if (!guard_begin(&g))
+		return EMDB_ERR_IO;
+	err = walk_blob(c, name, ret);
+	guard_end(&g);
+	return err;
 }
 
 emdb_err emdb_xattr_get(emdb_db *db, uint64_t id, const char *name, void *buf, size_t len,
@@ -77,31 +89,48 @@ emdb_err emdb_xattr_get(emdb_db *db, uint64_t id, const char *name, void *buf, s
 	return err;
 }
 
-emdb_err emdb_xattr_list(emdb_db *db, uint64_t id, char *buf, size_t len, size_t *ret_len)
+static emdb_err walk_names(struct cur c, char *buf, size_t len, size_t *ret_len)
 {
-	const unsigned int pin = epoch_pin(&db->epoch);
 	const uint8_t *value;
 	size_t at = 0, nlen, vlen;
 	const char *name;
-	struct cur c;
-	emdb_err err;
 
-	err = blob_pinned(db, id, &c);
-	while (!err && fmt_xattr_next(&c, &name, &nlen, &value, &vlen)) {
-		if (len && at + nlen + 1 > len) {
-			err = EMDB_ERR_RANGE;
-			break;
-		}
+	while (fmt_xattr_next(&c, &name, &nlen, &value, &vlen)) {
+		if (len && at + nlen + 1 > len)
+			return EMDB_ERR_RANGE;
 		if (len) {
 			memcpy(buf + at, name, nlen);
 			buf[at + nlen] = 0;
 		}
 		at += nlen + 1;
 	}
-	if (!err && c.err)
-		err = EMDB_ERR_CORRUPT;
+	if (c.err)
+		return EMDB_ERR_CORRUPT;
+	*ret_len = at;
+	return EMDB_OK;
+}
+
+static emdb_err blob_names(struct cur c, char *buf, size_t len, size_t *ret_len)
+{
+	struct guard g;
+	emdb_err err;
+
+	if (!guard_begin(&g))
+		return EMDB_ERR_IO;
+	err = walk_names(c, buf, len, ret_len);
+	guard_end(&g);
+	return err;
+}
+
+emdb_err emdb_xattr_list(emdb_db *db, uint64_t id, char *buf, size_t len, size_t *ret_len)
+{
+	const unsigned int pin = epoch_pin(&db->epoch);
+	struct cur c;
+	emdb_err err;
+
+	err = blob_pinned(db, id, &c);
 	if (!err)
-		*ret_len = at;
+		err = blob_names(c, buf, len, ret_len);
 	epoch_unpin(&db->epoch, pin);
 	return err;
 }
@@ -130,8 +159,10 @@ static emdb_err blob_change(struct cur c, const struct place *p, const char *nam
 
 	if (buf_reserve(out, size + 1 + name_len + VARINT_MAX + len))
 		return EMDB_ERR_NOMEM;
-	if (size && (buf_append(out, old, p->at) || buf_append(out, old + p->end, size - p->end)))
-		return EMDB_ERR_NOMEM;
+	if (size && (copy_mapped(out->data, old, p->at) ||
+		     copy_mapped(out->data + p->at, old + p->end, size - p->end)))
+		return EMDB_ERR_IO;
+	out->len = p->at + size - p->end;
 	return value ? blob_put(out, name, name_len, value, len) : EMDB_OK;
 }
 
