@@ -146,32 +146,39 @@ class Profile:
     def __init__(self, targets):
         self.targets = targets
         self.rows = collections.defaultdict(Row)  # (op, size, target name)
+        self.before = self.begin = self.end = None  # of the phase that runs
 
     def fsbench(self, program, size, args):
         """Every phase of fsbench at once; it waits at its marks."""
         by_name = {t.name: t for t in self.targets}
         command = [program, "-j", "-m", "-t", "1", "-s", str(size), *args] + [t.text for t in self.targets]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as bench:
-            before = begin = None
-            for line in bench.stdout:
-                m = json.loads(line)
-                if "mark" not in m:
-                    continue
-                target, now = by_name[m["dir"]], time.monotonic()
-                large = m["op"].startswith(("seq ", "4K "))
-                row = self.rows[m["op"], 0 if large else size, target.name]
-                if m["mark"] == "begin":
-                    before, begin = target.look(), time.monotonic()
-                elif m["mark"] == "end":
-                    row.spans.append((begin, now))
-                    end = target.look()
-                    row.add(m["ops"], m["cpu_ns"], m["switches"], before, end)
-                else:
-                    row.settled(end, target.look())
-                bench.stdin.write("\n")
-                bench.stdin.flush()
+            try:
+                for line in bench.stdout:
+                    m = json.loads(line)
+                    if "mark" in m:
+                        self.at_mark(m, by_name[m["dir"]], size)
+                        bench.stdin.write("\n")
+                        bench.stdin.flush()
+            except BaseException:
+                # After a key that interrupts nobody would wait for it, and the mounts would be busy.
+                bench.kill()
+                bench.wait()
+                raise
         if bench.returncode != 0:
             sys.exit("profile.py: fsbench failed")
+
+    def at_mark(self, m, target, size):
+        now = time.monotonic()
+        row = self.rows[m["op"], 0 if m["op"].startswith(("seq ", "4K ")) else size, target.name]
+        if m["mark"] == "begin":
+            self.before, self.begin = target.look(), time.monotonic()
+        elif m["mark"] == "end":
+            row.spans.append((self.begin, now))
+            self.end = target.look()
+            row.add(m["ops"], m["cpu_ns"], m["switches"], self.before, self.end)
+        else:
+            row.settled(self.end, target.look())
 
     def steps(self, wanted, files, many, source):
         if not wanted:
@@ -227,11 +234,19 @@ class Perf:
             self.run = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
             time.sleep(1)
 
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        """It would go on for ever, and fill the disk."""
+        if self.run:
+            self.run.terminate()
+            self.run.wait()
+
     def samples(self, daemons):
+        self.__exit__()
         if self.run is None:
             return []
-        self.run.terminate()
-        self.run.wait()
         fields = "comm,pid,tid,time,event,ip,sym,dso"
         with subprocess.Popen(["perf", "script", "-i", self.out, "--show-task-events", "-F", fields], text=True,
                                errors="replace", stdout=subprocess.PIPE, stderr=subprocess.DEVNULL) as script:
@@ -323,7 +338,8 @@ class Mounts:
     def __exit__(self, *_):
         for t in self.targets:
             if t.daemon:
-                subprocess.run(["umount", t.where], check=False)
+                if subprocess.run(["umount", t.where], check=False).returncode != 0:
+                    subprocess.run(["umount", "-l", t.where], check=False)
                 t.daemon.wait(60)
         if self.was:
             SWITCH.write_text(self.was)
@@ -457,8 +473,7 @@ def main():
     tools = {op for op, size in wanted if size == 0 and op in STEPS} if args.tree else set()
     work = tempfile.mkdtemp(prefix="profile.", dir=os.environ.get("BENCH_DIR", args.bin))
     try:
-        with Mounts(args.bin, work) as targets:
-            perf = Perf(f"{work}/perf.data")
+        with Mounts(args.bin, work) as targets, Perf(f"{work}/perf.data") as perf:
             profile = Profile(targets)
             fsbench, rounds = f"{args.bin}/bench/fsbench", ["-r", str(args.rounds)]
             for size in sizes:
