@@ -98,7 +98,8 @@ uint64_t compact_pace_end(struct compact_pace *p, uint64_t now_ns, uint64_t ops,
 	}
 	if (p->state == EMDB_COMPACT_QUIET)
 		return QUIET_REST_NS;
-	return p->duty ? worked * (PACE_FULL - p->duty) / p->duty : 0;
+	/* A sync or a busy machine can make a piece long: garbage grows meanwhile, so not for as long as that. */
+	return p->duty ? min_u64(worked * (PACE_FULL - p->duty) / p->duty, PACE_QUIET_NS) : 0;
 }
 
 void compact_pace_nothing(struct compact_pace *p, const struct compact_sight *s)

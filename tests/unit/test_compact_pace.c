@@ -168,6 +168,20 @@ TEST(test_compact_pace__keeps_up_with_what_dies)
 	}
 }
 
+/* A piece that took seconds, in a sync for instance, is no reason to look away for a minute. */
+TEST(test_compact_pace__rests_are_short)
+{
+	struct world w = world_new();
+
+	w.ops_per_s = 20000;
+	w.s.garbage = 4 * GIB + MIB;
+	(void)turn(&w);
+	CHECK(compact_pace_begin(&w.pace, &w.s));
+	CHECK_EQ(w.pace.state, EMDB_COMPACT_LIMIT);
+	pass(&w, 3000 * MS);
+	CHECK(compact_pace_end(&w.pace, w.s.now_ns, w.s.ops, 1000) <= 100 * MS);
+}
+
 TEST(test_compact_pace__a_tight_disk_waits_for_nobody)
 {
 	struct world w = world_new();
