@@ -108,7 +108,7 @@ EXTRA_test_control := tools/ctl_proto.c
 EXTRA_fuzz_control := tools/ctl_proto.c
 EXTRA_nullfs := $(patsubst %,fuse/%.c,session child view options names uring mounts notify log) tools/secret.c
 LIBS_nullfs := $(FUSE_LIBS)
-WRAP_crash_store := -Wl,--wrap=emdb_io_posix_new,--wrap=crc32c
+WRAP_crash_store := -Wl,--wrap=emdb_io_posix_new,--wrap=crc32c,--wrap=journal_give_back
 WRAP_fuzz_store := -Wl,--wrap=emdb_io_posix_new
 WRAP_test_bus := -Wl,--wrap=segment_rec
 WRAP_test_provoked := -Wl,--wrap=emdb_io_posix_new

@@ -294,6 +294,8 @@ emdb_err emdb_compact(emdb_db *db, const struct emdb_compact_options *opts,
 	mutex_lock(&c->lock);
 	atomic_fetch_sub(&c->callers, 1);
 	err = compact_asked(&j, o->min_dead_percent);
+	/* Who asks wants the room now, not for the next segments. */
+	journal_give_back(db->j);
 	mutex_unlock(&c->lock);
 	if (ret_done)
 		*ret_done = j.p;

@@ -1021,6 +1021,7 @@ static void stats_of_journal(emdb_db *db, struct emdb_stats *s)
 	s->appends = j.appends;
 	s->flushes = j.flushes;
 	s->syncs = j.syncs;
+	s->recycled = j.recycled;
 	memcpy(s->group_size, j.group_size, sizeof(s->group_size));
 	s->low_space = j.low_space;
 	journal_checkpoint_get(db->j, &c);

@@ -772,7 +772,7 @@ struct emdb_stats {
 	uint64_t segments;
 	uint64_t segment_bytes;      /* size of one segment */
 	uint64_t journal_bytes;      /* written frames */
-	uint64_t preallocated_bytes; /* on disk, not yet written */
+	uint64_t preallocated_bytes; /* on disk for what will be written */
 	uint64_t live_bytes;         /* frames that still count */
 	uint64_t dead_bytes;         /* the others */
 	uint64_t reclaimable_bytes;  /* what compaction would free now */
@@ -789,6 +789,7 @@ struct emdb_stats {
 	uint64_t torn_bytes;                     /* cut from the end at open */
 	uint64_t compactions;                    /* segments reclaimed since open */
 	uint64_t compacted_bytes;                /* frames copied by compaction since open */
+	uint64_t recycled;                       /* segments made of the files of reclaimed ones */
 	uint64_t compact_done_bytes,
 		compact_total_bytes; /* of the segment being compacted; 0: none */
 	uint64_t checkpoint_lsn;     /* replay would start here */

@@ -3,6 +3,7 @@
 
 #include <dirent.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdatomic.h>
 #include <stdio.h>
 #include <sys/eventfd.h>
@@ -12,6 +13,7 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/vfs.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -260,6 +262,14 @@ static int os_fstatat(struct emdb_io *io, int dirfd, const char *name, struct io
 	return 0;
 }
 
+/* Others share blocks between files, or write every change to a new place. */
+static bool in_place(int fd)
+{
+	struct statfs st;
+
+	return fstatfs(fd, &st) == 0 && (st.f_type == EXT4_SUPER_MAGIC || st.f_type == TMPFS_MAGIC);
+}
+
 static int os_fstatvfs(struct emdb_io *io, int fd, struct io_vfs *ret_vfs)
 {
 	struct statvfs vfs;
@@ -278,6 +288,7 @@ static int os_fstatvfs(struct emdb_io *io, int fd, struct io_vfs *ret_vfs)
 		.bavail = vfs.f_bavail,
 		.files = vfs.f_files,
 		.ffree = vfs.f_ffree,
+		.in_place = in_place(fd),
 	};
 	return 0;
 }

@@ -55,6 +55,7 @@ struct io_vfs {
 	uint64_t bavail; /* free for unprivileged users */
 	uint64_t files;
 	uint64_t ffree;
+	bool in_place; /* writing over what is in a file surely takes no new block */
 };
 
 /* Who runs this process; written to the lock file of a store. */

@@ -637,6 +637,7 @@ static int mem_fstatvfs(struct emdb_io *io, int fd, struct io_vfs *ret_vfs)
 		.bavail = avail_bytes / 4096,
 		.files = DIR_FD_MAX,
 		.ffree = DIR_FD_MAX,
+		.in_place = true,
 	};
 	return 0;
 }

@@ -180,7 +180,7 @@ static void segment_retired(struct epoch_node *node)
 	segment_unref(container_of(node, struct segment, node));
 }
 
-emdb_err segments_remove(struct journal *j, const uint64_t *ids, size_t n)
+emdb_err segments_remove(struct journal *j, const uint64_t *ids, size_t n, bool dead)
 {
 	struct seg_table *t;
 	size_t kept = 0;
@@ -198,10 +198,16 @@ emdb_err segments_remove(struct journal *j, const uint64_t *ids, size_t n)
 	for (size_t i = 0; i < j->count; i++) {
 		struct segment *const s = j->list[i];
 
-		if (id_in(s->id, ids, n))
-			epoch_retire(j->cfg.epoch, &s->node, segment_retired);
-		else
+		if (!id_in(s->id, ids, n)) {
 			j->list[kept++] = s;
+			continue;
+		}
+		if (dead) {
+			segment_ref(s);
+			s->next_dead = j->dead;
+			j->dead = s;
+		}
+		epoch_retire(j->cfg.epoch, &s->node, segment_retired);
 	}
 	j->count = kept;
 	mutex_unlock(&j->segment_lock);
@@ -271,6 +277,7 @@ static void journal_free(struct journal *j)
 		return;
 	for (size_t i = 0; i < j->count; i++)
 		segment_unref(j->list[i]);
+	recycle_release(j);
 	for (size_t i = 0; i < PLAIN_SLOTS; i++)
 		base_free(atomic_load_explicit(&j->plains[i], memory_order_relaxed));
 	base_free(j->list);
@@ -560,6 +567,7 @@ emdb_err journal_close(struct journal *j)
 		return EMDB_OK;
 	if (atomic_load(&j->running)) {
 		threads_stop(j);
+		(void)recycle_drop(j);
 		err = journal_has_failed(j) ? EMDB_ERR_FAILED : close_clean(j);
 	}
 	journal_free(j);
@@ -621,7 +629,7 @@ static emdb_err spare_create(struct journal *j, struct segment **ret)
 	mutex_lock(&j->manifest_lock);
 	id = j->manifest.head.next_segment++;
 	mutex_unlock(&j->manifest_lock);
-	err = segment_create(&j->env, id, &s);
+	err = recycle_or_create(j, id, &s);
 	if (err)
 		return err;
 	err = spare_list(j, s, &applied);

@@ -235,7 +235,15 @@ EMDB_CHECKED emdb_err journal_check_segment(struct journal *j, uint64_t id, jour
  * pinned, so the caller must not hold what those who pin it wait for: the structure lock.
  */
 EMDB_CHECKED emdb_err journal_retire(struct journal *j, const uint64_t *ids, size_t n);
-/* From the one to the other nothing is retired: what the manifest lists stays. */
+/*
+ * Files of retired segments are kept for new ones, as long as something is written and the disk has
+ * room: a few, and no more than there are segments. This unlinks them now.
+ */
+void journal_give_back(struct journal *j);
+/*
+ * From the one to the other nothing is retired: what the manifest lists stays, and may get other
+ * names.
+ */
 void journal_pin_retire(struct journal *j);
 void journal_unpin_retire(struct journal *j);
 /*
@@ -254,7 +262,7 @@ EMDB_CHECKED emdb_err journal_checkpoint_set(struct journal *j, uint64_t number,
 
 struct journal_stats {
 	uint64_t segments, written_bytes, preallocated_bytes, live_bytes;
-	uint64_t appends, flushes, syncs;
+	uint64_t appends, flushes, syncs, recycled;
 	uint64_t group_size[EMDB_GROUP_BUCKETS];
 	bool low_space;
 };

@@ -112,8 +112,12 @@ struct journal {
 	struct cond retire_free;  /* the last pin went */
 
 	struct mutex segment_lock;
-	struct segment **list; /* ascending, one reference each; guarded by segment_lock */
-	size_t count, cap;     /* guarded by segment_lock */
+	struct segment **list;      /* ascending, one reference each; guarded by segment_lock */
+	size_t count, cap;          /* guarded by segment_lock */
+	struct segment *dead;       /* retired ones, one reference each; guarded by segment_lock */
+	_Atomic(uint64_t) recycled; /* atomic */
+	uint64_t quiet_tail,
+		quiet_since_ns; /* where the tail stays since when; recycle_sweep()'s */
 
 	struct mutex sync_lock;
 	struct cond sync_done; /* a leader is through, or the journal failed */
@@ -171,8 +175,11 @@ static inline bool journal_has_failed(const struct journal *j)
 EMDB_CHECKED emdb_err segments_reserve(struct journal *j);
 /* Takes the caller's reference. */
 void segments_add(struct journal *j, struct segment *s);
-/* Out of list and table; the reference goes through the epoch. Only NOMEM, nothing is done then. */
-EMDB_CHECKED emdb_err segments_remove(struct journal *j, const uint64_t *ids, size_t n);
+/*
+ * Out of list and table; the reference goes through the epoch. `dead`: another one goes to the list
+ * of the dead. Only NOMEM, nothing is done then.
+ */
+EMDB_CHECKED emdb_err segments_remove(struct journal *j, const uint64_t *ids, size_t n, bool dead);
 
 /*
  * Replaces the manifest by *next, which is consumed on success. A failure that leaves it open what
@@ -196,6 +203,21 @@ EMDB_CHECKED emdb_err reserve_keep_locked(struct journal *j) EMDB_REQUIRES(&j->r
 bool reserve_spend_locked(struct journal *j);
 /* journal_start's first segment; uses whatever room there is. Nobody else is there yet. */
 EMDB_CHECKED emdb_err reserve_start(struct journal *j, uint64_t id, struct segment **ret);
+/* There is room for files that are no use now, and the file system is one that writes in place. */
+bool room_to_recycle(struct journal *j);
+
+/* ---- journal_recycle.c ------------------------------------------------ */
+
+/* Dead, in no manifest any more: what is not kept for new segments is unlinked. */
+void recycle_bury(struct journal *j, const uint64_t *ids, size_t n);
+/* A new segment, out of a dead one when there is one. Errors as segment_create(). */
+EMDB_CHECKED emdb_err recycle_or_create(struct journal *j, uint64_t id, struct segment **ret);
+/* The keeper: frees what nobody uses any more. True: something is left. */
+bool recycle_sweep(struct journal *j);
+/* Unlinks the files that are kept. True: there were some. */
+bool recycle_drop(struct journal *j);
+/* At the end, when nobody else is there. */
+void recycle_release(struct journal *j);
 
 /* ---- journal_sync.c --------------------------------------------------- */
 

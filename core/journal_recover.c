@@ -562,18 +562,19 @@ static emdb_err drop_unlisted(struct journal *j)
 		if (!manifest_find(&j->manifest, j->list[i]->id))
 			ids[n++] = j->list[i]->id;
 	if (n)
-		err = segments_remove(j, ids, n);
+		err = segments_remove(j, ids, n, false);
 	base_free(ids);
 	return err;
 }
 
-/* io_list callback: unlinks a segment file that the manifest does not list. */
+/* io_list callback: unlinks a segment file that the manifest does not list, and what was kept of dead ones. */
 static int debris_one(void *arg, const char *name)
 {
 	struct journal *const j = arg;
 	uint64_t id;
 
-	if (segment_name_parse(name, &id) && !manifest_find(&j->manifest, id))
+	if (segment_name_parse(name, &id) ? !manifest_find(&j->manifest, id)
+					  : segment_is_dead_name(name))
 		(void)io_unlinkat(j->cfg.io, j->env.dirfd, name, 0);
 	return 0;
 }

@@ -23,6 +23,14 @@ static uint64_t free_segments(struct journal *j)
 	return vfs.bavail * vfs.bsize >> j->env.shift;
 }
 
+bool room_to_recycle(struct journal *j)
+{
+	struct io_vfs vfs;
+
+	return io_fstatvfs(j->cfg.io, j->env.dirfd, &vfs) == 0 && vfs.in_place &&
+	       vfs.bavail * vfs.bsize >> j->env.shift >= 2 * TIGHT_SEGMENTS;
+}
+
 static int reserve_create(struct journal *j)
 {
 	int fd, rc, rc2;
@@ -48,6 +56,7 @@ emdb_err reserve_keep_locked(struct journal *j)
 	lock_assert_held(LOCK_ROLL);
 	if (j->cfg.memory || j->reserve_there || free_segments(j) >= TIGHT_SEGMENTS)
 		return EMDB_OK;
+	(void)recycle_drop(j);
 	rc = reserve_create(j);
 	if (rc < 0)
 		return err_of_io(rc);

@@ -142,25 +142,22 @@ emdb_err journal_retire(struct journal *j, const uint64_t *ids, size_t n)
 	if (!err)
 		err = manifest_commit_locked(j, &next, NULL);
 	/* Out of memory here: the files are debris that stays mapped until the store is closed. */
-	if (!err && segments_remove(j, ids, n) == EMDB_OK) {
-		for (size_t i = 0; i < n; i++) {
-			char name[SEGMENT_NAME_SIZE];
-
-			segment_name(ids[i], name);
-			if (io_unlinkat(j->cfg.io, j->env.dirfd, name, 0) < 0)
-				journal_log(j, EMDB_LOG_WARN, JOURNAL_DIR "/%s: cannot unlink",
-					    name);
-		}
-	}
+	if (!err && segments_remove(j, ids, n, true) == EMDB_OK)
+		recycle_bury(j, ids, n);
 	mutex_unlock(&j->manifest_lock);
 	manifest_release(&next);
 	if (!err && atomic_load(&j->low_space)) {
 		mutex_lock(&j->roll_lock);
 		j->spare_retry_ns = 0;
 		mutex_unlock(&j->roll_lock);
-		keeper_kick(j);
 	}
+	keeper_kick(j);
 	return err;
+}
+
+void journal_give_back(struct journal *j)
+{
+	(void)recycle_drop(j);
 }
 
 void journal_pin_retire(struct journal *j)
@@ -174,6 +171,12 @@ void journal_unpin_retire(struct journal *j)
 {
 	mutex_lock(&j->manifest_lock);
 	emdb_assert(j->retire_pins);
+	/* Who reads them by their other names may do so when those are gone again. */
+	mutex_lock(&j->segment_lock);
+	for (size_t i = 0; i < j->count; i++)
+		if (segment_state(j->list[i]) >= SEGMENT_ROLLED)
+			j->list[i]->linked = true;
+	mutex_unlock(&j->segment_lock);
 	if (--j->retire_pins == 0)
 		cond_broadcast(&j->retire_free);
 	mutex_unlock(&j->manifest_lock);
@@ -268,6 +271,10 @@ void journal_stats_get(struct journal *j, struct journal_stats *ret)
 		st.preallocated_bytes += size > len ? size - len : 0;
 		st.live_bytes += segment_live(s);
 	}
+	for (const struct segment *s = j->dead; s; s = s->next_dead)
+		if (s->file == DEAD_KEPT)
+			st.preallocated_bytes +=
+				atomic_load_explicit(&s->size, memory_order_relaxed);
 	mutex_unlock(&j->segment_lock);
 	mutex_lock(&j->sync_lock);
 	st.flushes = j->flushes;
@@ -275,6 +282,7 @@ void journal_stats_get(struct journal *j, struct journal_stats *ret)
 	memcpy(st.group_size, j->group_size, sizeof(st.group_size));
 	mutex_unlock(&j->sync_lock);
 	st.appends = atomic_load_explicit(&j->appends, memory_order_relaxed);
+	st.recycled = atomic_load_explicit(&j->recycled, memory_order_relaxed);
 	st.low_space = atomic_load(&j->low_space);
 	*ret = st;
 }

@@ -370,9 +370,11 @@ static bool keep(struct journal *j)
 
 	if (journal_has_failed(j))
 		return false;
+	if (recycle_sweep(j))
+		again = true;
 	if (atomic_load(&j->spare_asked) || atomic_load(&j->low_space)) {
 		mutex_lock(&j->roll_lock);
-		again = spare_make_locked(j, false) != EMDB_OK;
+		again = spare_make_locked(j, false) != EMDB_OK || again;
 		mutex_unlock(&j->roll_lock);
 	}
 	return journal_seal(j) != EMDB_OK || again;

@@ -3,10 +3,14 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "core/base.h"
 #include "core/guard.h"
 #include "core/manifest.h"
+
+#define SUFFIX      ".seg"
+#define DEAD_SUFFIX ".dead"
 
 /* What a small record takes without its value. */
 #define PREFETCH_BYTES 192u
@@ -24,10 +28,15 @@
 
 void segment_name(uint64_t id, char buf[static SEGMENT_NAME_SIZE])
 {
-	(void)snprintf(buf, SEGMENT_NAME_SIZE, "%016llx.seg", (unsigned long long)id);
+	(void)snprintf(buf, SEGMENT_NAME_SIZE, "%016llx" SUFFIX, (unsigned long long)id);
 }
 
-bool segment_name_parse(const char *name, uint64_t *ret_id)
+void segment_dead_name(uint64_t id, char buf[static SEGMENT_NAME_SIZE])
+{
+	(void)snprintf(buf, SEGMENT_NAME_SIZE, "%016llx" DEAD_SUFFIX, (unsigned long long)id);
+}
+
+static bool name_parse(const char *name, const char *suffix, uint64_t *ret_id)
 {
 	uint64_t id = 0;
 
@@ -42,10 +51,22 @@ bool segment_name_parse(const char *name, uint64_t *ret_id)
 			return false;
 	}
 	/* A number that no segment has is no segment's name. */
-	if (strcmp(name + 16, ".seg") != 0 || id == 0 || id >= FMT_NEXT_SEGMENT_MAX)
+	if (strcmp(name + 16, suffix) != 0 || id == 0 || id >= FMT_NEXT_SEGMENT_MAX)
 		return false;
 	*ret_id = id;
 	return true;
+}
+
+bool segment_name_parse(const char *name, uint64_t *ret_id)
+{
+	return name_parse(name, SUFFIX, ret_id);
+}
+
+bool segment_is_dead_name(const char *name)
+{
+	uint64_t id;
+
+	return name_parse(name, DEAD_SUFFIX, &id);
 }
 
 /* ---- Lifetime --------------------------------------------------------- */
@@ -154,17 +175,13 @@ static int take_salt(const struct segment_env *env, struct segment *s, const uin
 	return seal_key_new(env->vault, SEAL_SEGMENT, s->id, salt, &s->key) ? -ENOMEM : 0;
 }
 
-static int fill_new(const struct segment_env *env, struct segment *s)
+/* A new header, durable. The salt is new in every life of a file: so are key and CRCs. */
+static int write_header(const struct segment_env *env, struct segment *s)
 {
 	struct seg_header h = { .id = s->id, .segment_shift = env->shift };
 	uint8_t buf[FMT_SEG_HEADER];
 	int rc = io_random(env->io, h.salt, sizeof(h.salt));
 
-	if (rc == 0) {
-		rc = io_fallocate(env->io, s->fd, 0, segment_bytes(s), false);
-		if (rc == -EOPNOTSUPP)
-			rc = io_ftruncate(env->io, s->fd, segment_bytes(s));
-	}
 	if (rc < 0)
 		return rc;
 	h.created_ns = (int64_t)io_clock_real_ns(env->io);
@@ -175,14 +192,30 @@ static int fill_new(const struct segment_env *env, struct segment *s)
 	rc = take_salt(env, s, h.salt);
 	if (rc == 0)
 		rc = io_pwrite_full(env->io, s->fd, buf, sizeof(buf), 0);
+	return rc == 0 ? io_fdatasync(env->io, s->fd) : rc;
+}
+
+static int fill_new(const struct segment_env *env, struct segment *s)
+{
+	int rc = io_fallocate(env->io, s->fd, 0, segment_bytes(s), false);
+
+	if (rc == -EOPNOTSUPP)
+		rc = io_ftruncate(env->io, s->fd, segment_bytes(s));
 	/* Header and name must be durable before a manifest lists the segment. */
 	if (rc == 0)
-		rc = io_fdatasync(env->io, s->fd);
+		rc = write_header(env, s);
 	if (rc == 0)
 		rc = io_fsync(env->io, env->dirfd);
 	if (rc == 0)
 		rc = io_mmap_ro(env->io, s->fd, s->map_len, &s->map);
 	return rc;
+}
+
+static void begin_life(struct segment *s)
+{
+	s->own = true;
+	atomic_store_explicit(&s->size, segment_bytes(s), memory_order_relaxed);
+	atomic_store_explicit(&s->state, SEGMENT_SPARE, memory_order_relaxed);
 }
 
 emdb_err segment_create(const struct segment_env *env, uint64_t id, struct segment **ret)
@@ -204,9 +237,63 @@ emdb_err segment_create(const struct segment_env *env, uint64_t id, struct segme
 		segment_free(s);
 		return rc == -EFBIG ? EMDB_ERR_NO_SPACE : err_of_io(rc);
 	}
-	s->own = true;
-	atomic_store_explicit(&s->size, segment_bytes(s), memory_order_relaxed);
-	atomic_store_explicit(&s->state, SEGMENT_SPARE, memory_order_relaxed);
+	begin_life(s);
+	*ret = s;
+	return EMDB_OK;
+}
+
+/* The file of old becomes that of s, under its name, durably. */
+static int take_over(const struct segment_env *env, const struct segment *old, struct segment *s,
+		     const char *dead, const char *name)
+{
+	struct io_stat st;
+	int rc = io_fstatat(env->io, env->dirfd, dead, &st);
+
+	if (rc == 0 && (!S_ISREG(st.mode) || st.nlink != 1 ||
+			st.size != atomic_load_explicit(&old->size, memory_order_relaxed)))
+		rc = -EEXIST;
+	if (rc == 0)
+		rc = io_openat(env->io, env->dirfd, dead, O_RDWR | O_NOFOLLOW, 0, &s->fd);
+	/* What was trimmed; nothing else, unless somebody made holes. */
+	if (rc == 0)
+		rc = io_fallocate(env->io, s->fd, 0, segment_bytes(s), false);
+	/* Before the name: no file has the name of one segment and the header of another. */
+	if (rc == 0)
+		rc = write_header(env, s);
+	if (rc == 0)
+		rc = io_renameat(env->io, env->dirfd, dead, env->dirfd, name);
+	if (rc == 0) {
+		rc = io_fsync(env->io, env->dirfd);
+		if (rc < 0)
+			(void)io_unlinkat(env->io, env->dirfd, name, 0);
+	}
+	if (rc < 0)
+		(void)io_unlinkat(env->io, env->dirfd, dead, 0);
+	return rc;
+}
+
+emdb_err segment_recycle(const struct segment_env *env, struct segment *old, uint64_t id,
+			 struct segment **ret)
+{
+	struct segment *const s = segment_new(env, id);
+	char dead[SEGMENT_NAME_SIZE], name[SEGMENT_NAME_SIZE];
+	int rc;
+
+	emdb_assert(old->own && old->map_len == segment_bytes(old) && old->id < id);
+	segment_dead_name(old->id, dead);
+	segment_name(id, name);
+	if (!s) {
+		(void)io_unlinkat(env->io, env->dirfd, dead, 0);
+		return EMDB_ERR_NOMEM;
+	}
+	rc = take_over(env, old, s, dead, name);
+	if (rc < 0) {
+		segment_free(s);
+		return err_of_io(rc);
+	}
+	s->map = old->map;
+	old->map = NULL;
+	begin_life(s);
 	*ret = s;
 	return EMDB_OK;
 }

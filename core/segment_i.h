@@ -40,6 +40,12 @@ struct segment {
 	_Atomic(uint64_t) tombs; /* atomic */
 	_Atomic(uint32_t) refs;  /* atomic */
 	_Atomic(uint32_t) state; /* enum segment_state; changed under the journal's segment lock */
+	bool linked; /* its file got other names, through which somebody may still read it */
+
+	/* Of retired ones; guarded by the journal's segment lock, as the flag above. */
+	struct segment *next_dead;
+	uint64_t died_ns;
+	enum { DEAD_LISTED, DEAD_KEPT, DEAD_GONE } file; /* by its own name, by the dead one */
 };
 
 /* What every segment of a journal shares. */
@@ -57,6 +63,9 @@ struct segment_env {
 void segment_name(uint64_t id, char buf[static SEGMENT_NAME_SIZE]);
 /* True for a name that segment_name() makes; *ret_id is set. */
 bool segment_name_parse(const char *name, uint64_t *ret_id);
+/* The file of a retired segment that is kept for a new one; the same for its name. */
+void segment_dead_name(uint64_t id, char buf[static SEGMENT_NAME_SIZE]);
+bool segment_is_dead_name(const char *name);
 
 /*
  * A new file, preallocated, with its header and its name on stable storage, mapped; state SPARE.
@@ -65,6 +74,16 @@ bool segment_name_parse(const char *name, uint64_t *ret_id);
  */
 EMDB_CHECKED emdb_err segment_create(const struct segment_env *env, uint64_t id,
 				     struct segment **ret);
+
+/*
+ * The same out of the file of a dead segment of this open, which is there under its dead name, which
+ * its store lists no more, durably, and to which the caller has the only reference; *old loses its
+ * mapping. What deleted data it holds stays in the file until something is written there, as it does
+ * in the free blocks of a disk. On failure the file is gone; EXISTS: somebody gave it another name,
+ * or changed it.
+ */
+EMDB_CHECKED emdb_err segment_recycle(const struct segment_env *env, struct segment *old,
+				      uint64_t id, struct segment **ret);
 
 /*
  * Opens an existing one; writable keeps a descriptor for syncing. The state is ROLLED, len is the

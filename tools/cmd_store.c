@@ -146,6 +146,7 @@ static const struct stat_line stat_lines[] = {
 	LINE(live_bytes, "  of it live", UNIT_BYTES),
 	LINE(dead_bytes, "  of it dead", UNIT_BYTES),
 	LINE(preallocated_bytes, "preallocated", UNIT_BYTES),
+	LINE(recycled, "segments recycled", UNIT_COUNT),
 	LINE(index_bytes, "index in memory", UNIT_BYTES),
 	LINE(views, "open iterators and transactions", UNIT_COUNT),
 	LINE(view_bytes, "  memory kept for them", UNIT_BYTES),

@@ -330,6 +330,7 @@ bool ctl_get_entry(struct ctl_cursor *c, struct ctl_entry *ret)
 	X(torn_bytes)          \
 	X(compactions)         \
 	X(compacted_bytes)     \
+	X(recycled)            \
 	X(checkpoint_lsn)      \
 	X(scrub_done_bytes)    \
 	X(scrub_total_bytes)   \

@@ -40,7 +40,7 @@ struct run {
 
 /* What children tell. */
 static struct shared {
-	_Atomic(uint64_t) states, kills, again, syncs, events, snaps, offline;
+	_Atomic(uint64_t) states, kills, again, syncs, events, snaps, offline, recycled;
 	char text[2600];
 	uint8_t skip[(WORKERS + 1) * OPS_MAX];
 } * sh;
@@ -487,12 +487,15 @@ static bool run_epoch(struct work *w, const struct run *r, size_t from, unsigned
 		      uint64_t *rnd)
 {
 	static size_t at[STATES_MAX + 2];
+	struct emdb_stats stats;
 	size_t n;
 
 	if (!work_run(w))
 		return false;
 	sim_delay = 0;
 	work_flushing(w);
+	if (emdb_stats_get(w->db, &stats) == EMDB_OK)
+		atomic_fetch_add(&sh->recycled, stats.recycled);
 	if (emdb_close(w->db))
 		return wrong(w, "close failed");
 	work_flushed(w);
@@ -652,9 +655,10 @@ static void figures(unsigned int runs, double seconds)
 	printf("%" PRIu64 " crash states (%" PRIu64 " of them kills, %" PRIu64
 	       " while recovering from another, %" PRIu64 " with snapshots and backup, %" PRIu64
 	       " in rollbacks and key changes), %u runs, %" PRIu64 " events, %" PRIu64
-	       " syncs, %.0f s, lost: 0\n",
+	       " syncs, %" PRIu64 " segments recycled, %.0f s, lost: 0\n",
 	       (uint64_t)sh->states, (uint64_t)sh->kills, (uint64_t)sh->again, (uint64_t)sh->snaps,
-	       (uint64_t)sh->offline, runs, (uint64_t)sh->events, (uint64_t)sh->syncs, seconds);
+	       (uint64_t)sh->offline, runs, (uint64_t)sh->events, (uint64_t)sh->syncs,
+	       (uint64_t)sh->recycled, seconds);
 }
 
 TEST(crash_store__a_prefix_after_every_crash)
@@ -676,6 +680,8 @@ TEST(crash_store__a_prefix_after_every_crash)
 		FAIL("see above");
 	}
 	figures(runs, difftime(time(NULL), start));
+	/* A run that recycles nothing says nothing about that. */
+	CHECK(states < 10000 || sh->recycled > 0);
 }
 
 /* A harness that finds nothing proves nothing: these disks, and no checksums, must be noticed. */

@@ -549,6 +549,15 @@ uint32_t __wrap_crc32c(uint32_t seed, const void *p, size_t n)
 	return sim_flaw == SIM_NO_CRC ? 1 : __real_crc32c(seed, p, n);
 }
 
+struct journal;
+void __real_journal_give_back(struct journal *j);
+void __wrap_journal_give_back(struct journal *j);
+void __wrap_journal_give_back(struct journal *j)
+{
+	if (!current || sim_rand(&delay_rnd) % 4 == 0)
+		__real_journal_give_back(j);
+}
+
 /* ---- After a crash: chance ---- */
 
 /* The same question about the same crash has the same answer, whoever asks when. */

@@ -13,7 +13,8 @@
  * the file had, each change of a name.
  *
  * While a disk is current, stores that are opened by path are on it: the programs are linked with
- * --wrap=emdb_io_posix_new and --wrap=crc32c.
+ * --wrap=emdb_io_posix_new and --wrap=crc32c, and with --wrap=journal_give_back, so that compaction which
+ * was asked for leaves files to be recycled, as the background's does.
  */
 #ifndef EMDB_CRASH_SIMDISK_H
 #define EMDB_CRASH_SIMDISK_H
