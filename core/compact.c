@@ -166,13 +166,15 @@ void compact_free(emdb_db *db)
 	db->compact = NULL;
 }
 
-/* Somebody is going to take the lock: the thread gives it as soon as it can. */
-static void hurry(struct compactor *c)
+/* Takes the place of the thread, which makes way as soon as it can. The end is mutex_unlock(&c->lock). */
+static void turn_begin(struct compactor *c) EMDB_ACQUIRE(&c->lock)
 {
 	mutex_lock(&c->wake_lock);
 	atomic_fetch_add(&c->callers, 1);
 	cond_broadcast(&c->wake);
 	mutex_unlock(&c->wake_lock);
+	mutex_lock(&c->lock);
+	atomic_fetch_sub(&c->callers, 1);
 }
 
 /* ---- The call ------------------------------------------------------------------------------- */
@@ -290,9 +292,7 @@ emdb_err emdb_compact(emdb_db *db, const struct emdb_compact_options *opts,
 		return err;
 	if (o->size != sizeof(*o) || o->min_dead_percent > 100)
 		return EMDB_ERR_INVAL;
-	hurry(c);
-	mutex_lock(&c->lock);
-	atomic_fetch_sub(&c->callers, 1);
+	turn_begin(c);
 	err = compact_asked(&j, o->min_dead_percent);
 	/* Who asks wants the room now, not for the next segments. */
 	journal_give_back(db->j);
@@ -340,17 +340,16 @@ void compact_tidy(emdb_db *db, bool at_open)
 		return;
 	/* It frees nothing to speak of: not on a full disk. */
 	journal_stats_get(db->j, &st);
-	if (st.low_space || compact_list(db, &list, &n))
+	if (st.low_space || journal_segments(db->j, NULL, 0) <= TIDY_SEGMENTS)
 		return;
-	compact_survey(db, list, n, c->percent, 0, &s);
-	base_free(list);
-	if (s.smalls <= TIDY_SEGMENTS)
-		return;
-	hurry(c);
-	mutex_lock(&c->lock);
-	atomic_fetch_sub(&c->callers, 1);
+	turn_begin(c);
 	/* What fails is tried again by the thread, or the next time. */
-	(void)!merge_small(&j, at_open ? size / TIDY_AT_OPEN : size);
+	if (!compact_list(db, &list, &n)) {
+		compact_survey(db, list, n, c->percent, 0, &s);
+		base_free(list);
+		if (s.smalls > TIDY_SEGMENTS)
+			(void)!merge_small(&j, at_open ? size / TIDY_AT_OPEN : size);
+	}
 	mutex_unlock(&c->lock);
 }
 
