@@ -1418,8 +1418,8 @@ struct emdb_create {
 	size_t xattr_count;
 };
 /*
- * EXISTS when the name is taken.  Takes a reference.  xattrs: the errors of
- * emdb_xattr_set().
+ * EXISTS when the name is taken.  INVAL: a mode with other bits than type and 07777, or a
+ * symlink's target that is empty or too long.  Takes a reference.  xattrs: the errors of emdb_xattr_set().
  */
 EMDB_API EMDB_CHECKED emdb_err emdb_node_create(emdb_db *db, uint64_t parent, const void *key,
 						size_t key_len, const struct emdb_create *what,

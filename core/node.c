@@ -364,6 +364,9 @@ emdb_err emdb_node_setattr(emdb_db *db, uint64_t id, const struct emdb_attr *att
 
 static emdb_err create_check(const struct emdb_create *what)
 {
+	/* A record with other bits cannot be read again. */
+	if (what->mode & ~(uint32_t)(S_IFMT | 07777))
+		return EMDB_ERR_INVAL;
 	switch (what->mode & S_IFMT) {
 	case S_IFREG:
 	case S_IFDIR:
@@ -371,7 +374,7 @@ static emdb_err create_check(const struct emdb_create *what)
 	case S_IFSOCK:
 	case S_IFCHR:
 	case S_IFBLK:
-		return what->mode & ~(uint32_t)(S_IFMT | 07777) ? EMDB_ERR_INVAL : EMDB_OK;
+		return EMDB_OK;
 	case S_IFLNK:
 		return what->target_len == 0 || what->target_len > 4095 ? EMDB_ERR_INVAL : EMDB_OK;
 	default:
@@ -505,8 +508,8 @@ emdb_err emdb_node_create_anon(emdb_db *db, uint64_t parent, const struct emdb_c
 	uint64_t id;
 	emdb_err err = db_writable(db);
 
-	if (!err && !S_ISREG(what->mode))
-		err = EMDB_ERR_INVAL;
+	if (!err)
+		err = S_ISREG(what->mode) ? create_check(what) : EMDB_ERR_INVAL;
 	if (!err)
 		err = xattr_blob(db, what->xattrs, what->xattr_count, &xattrs);
 	if (err) {

@@ -235,7 +235,7 @@ static unsigned int wanted(struct archive_entry *e, struct emdb_attr *a)
 	const int64_t uid = archive_entry_uid(e), gid = archive_entry_gid(e);
 
 	memset(a, 0, sizeof(*a));
-	a->mode = archive_entry_perm(e);
+	a->mode = archive_entry_perm(e) & 07777; /* an archive's may have bits that no mode has */
 	a->uid = uid >= 0 && uid < UINT32_MAX ? (uint32_t)uid : 0;
 	a->gid = gid >= 0 && gid < UINT32_MAX ? (uint32_t)gid : 0;
 	a->mtime_ns = time_ns(archive_entry_mtime_is_set(e), archive_entry_mtime(e),
@@ -397,11 +397,12 @@ static emdb_err make_room(struct import *m, const struct target *t)
 static emdb_err import_node(struct import *m, struct archive_entry *e, const struct target *t)
 {
 	const char *const symlink = archive_entry_symlink(e);
-	struct emdb_create what = { .mode = archive_entry_filetype(e) | archive_entry_perm(e) };
+	struct emdb_create what = { .mode = archive_entry_filetype(e) };
 	struct emdb_attr a;
 	emdb_err err = make_room(m, t);
 
 	(void)wanted(e, &a);
+	what.mode |= a.mode;
 	what.uid = a.uid;
 	what.gid = a.gid;
 	if (S_ISCHR(what.mode) || S_ISBLK(what.mode))

@@ -193,6 +193,27 @@ def test_hostile_archives(emdb, store):
     emdb("check", store)
 
 
+def with_mode(info, mode):
+    """Its header with a mode that tarfile would not write."""
+    head = bytearray(info.tobuf(tarfile.USTAR_FORMAT))
+    head[100:108] = b"%07o\0" % mode
+    head[148:156] = b" " * 8
+    head[148:156] = b"%06o\0 " % sum(head)
+    return bytes(head)
+
+
+def test_modes_that_no_file_has(emdb, store, scratch):
+    directory = tarfile.TarInfo("dir")
+    directory.type = tarfile.DIRTYPE
+    tar = b"".join(with_mode(info, 0o7513246) for info in (
+        tarfile.TarInfo("file"), directory, link("sym", "file", tarfile.SYMTYPE), link("hard", "file", tarfile.LNKTYPE)))
+    emdb("import", "--tar", store, stdin=tar + bytes(1024))
+    assert sorted(names(emdb, store)) == ["dir/", "file", "hard", "sym"]
+    back = tarfile.open(fileobj=io.BytesIO(emdb("export", "--tar", store).stdout))
+    assert {m.name: m.mode for m in back.getmembers() if not m.islnk()}.items() >= {"dir": 0o3246, "sym": 0o3246}.items()
+    emdb("check", store)
+
+
 def test_what_is_there_is_replaced(emdb, store):
     emdb("put", "-p", store, "dir/k", stdin=b"old")
     emdb("put", store, "file", stdin=b"old")

@@ -4,6 +4,7 @@
 
 #include <sys/stat.h>
 
+#include "core/base.h"
 #include "core/emdb.h"
 
 static emdb_db *open_with(uint64_t segment_bytes)
@@ -188,6 +189,32 @@ TEST(test_limits__attributes)
 		 EMDB_ERR_INVAL);
 	CHECK_OK(emdb_close(db));
 	free(p);
+}
+
+/* What would be written, but not read again. */
+TEST(test_limits__modes)
+{
+	static const uint32_t types[] = { S_IFREG,  S_IFDIR, S_IFLNK, S_IFIFO,
+					  S_IFSOCK, S_IFCHR, S_IFBLK };
+	static const struct emdb_create anon = { .mode = S_IFREG | 0x10000 };
+	emdb_db *const db = open_with(EMDB_SEGMENT_MIN);
+	struct emdb_attr a;
+
+	for (size_t i = 0; i < ARRAY_SIZE(types); i++) {
+		struct emdb_create what = { .mode = types[i] | 07777 | 0x10000,
+					    .target = "to",
+					    .target_len = 2 };
+		const char key = (char)('a' + i);
+
+		CHECK_EQ(emdb_node_create(db, EMDB_ROOT, &key, 1, &what, &a), EMDB_ERR_INVAL);
+		CHECK_EQ(emdb_node_lookup(db, EMDB_ROOT, &key, 1, &a), EMDB_ERR_NOT_FOUND);
+		what.mode = types[i] | 07777;
+		CHECK_OK(emdb_node_create(db, EMDB_ROOT, &key, 1, &what, &a));
+		CHECK_OK(emdb_node_lookup(db, EMDB_ROOT, &key, 1, &a));
+		CHECK_UEQ(a.mode, what.mode);
+	}
+	CHECK_EQ(emdb_node_create_anon(db, EMDB_ROOT, &anon, &a), EMDB_ERR_INVAL);
+	CHECK_OK(emdb_close(db));
 }
 
 /* A batch is one frame or nothing. */
