@@ -3,7 +3,8 @@
  * Recovery. The input builds a manifest and up to three segments out of good frames, torn frames,
  * zeros and junk; then the journal is opened, replayed, started, written to, closed and opened
  * again. Whatever is found, it either says damage or goes on, and then what was handed over the
- * first time is handed over the second time, and nothing else.
+ * first time is handed over the second time, and nothing else. With salvage it is a repair, as in
+ * the store: nobody writes to what is damaged otherwise.
  */
 #include <stdio.h>
 
@@ -180,9 +181,10 @@ static void check(const struct journal_config *first, struct epoch *ep)
 	emdb_assert(journal_start(j) == EMDB_OK);
 	emdb_assert(journal_append(j, REC_PUT, &(struct iovec){ (char[]){ 1 }, 1 }, 1, 0, &lsn) ==
 		    EMDB_OK);
+	emdb_assert(!cfg.repair || journal_repaired(j) == EMDB_OK);
 	emdb_assert(journal_close(j) == EMDB_OK);
 	epoch_drain(ep);
-	cfg.salvage = false;
+	cfg.salvage = cfg.repair = false;
 	cfg.detail = &detail;
 	if (open_replay(&cfg, &j, &b)) {
 		(void)fprintf(stderr, "opened once, then: %s\n", detail.text);
@@ -223,7 +225,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
 					.dirfd = dirfd,
 					.segment_shift = SHIFT,
 					.uuid = { 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7 },
-					.salvage = flags & 2 },
+					.salvage = flags & 2,
+					.repair = flags & 2 },
 	      &ep);
 	for (unsigned int i = 0; i < SEGS; i++)
 		free(im[i].bytes);
