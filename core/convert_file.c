@@ -77,7 +77,29 @@ struct seg_job {
 	struct out out;
 };
 
-/* Opens the frame at off, and seals it as the new file has it, in s->frame. */
+static emdb_err damaged_at(const struct seg_job *s, uint64_t off, const char *what)
+{
+	explain_at(s->w->detail, s->src->id, off, "journal/%016llx.seg offset %llu: %s",
+		   (unsigned long long)s->src->id, (unsigned long long)off, what);
+	return EMDB_ERR_CORRUPT;
+}
+
+/* Of a plain batch nobody has looked at the records yet; they can be sealed only if they fill it. */
+static bool adds_up(const uint8_t *p, uint32_t len)
+{
+	const struct frame f = { .kind = p[7], .lsn = get_u64(p + 8), .len = len, .p = p };
+	struct batch_iter it;
+
+	if (f.kind != FRAME_BATCH)
+		return true;
+	if (!fmt_batch_begin(&f, &it))
+		return false;
+	while (fmt_batch_skip(&it))
+		continue;
+	return it.left == 0 && it.at == len;
+}
+
+/* The plain text of the frame at off, in s->frame. */
 static emdb_err turn_frame(struct seg_job *s, uint64_t off, uint64_t len, uint32_t *ret_len)
 {
 	enum frame_status st = FRAME_END;
@@ -85,12 +107,8 @@ static emdb_err turn_frame(struct seg_job *s, uint64_t off, uint64_t len, uint32
 	struct frame f;
 	emdb_err err = segment_view(s->src, off, len, &s->view, &st, &f);
 
-	if (!err && st != FRAME_OK) {
-		explain_at(s->w->detail, s->src->id, off, "journal/%016llx.seg offset %llu: %s",
-			   (unsigned long long)s->src->id, (unsigned long long)off,
-			   fmt_frame_status_text(st));
-		err = EMDB_ERR_CORRUPT;
-	}
+	if (!err && st != FRAME_OK)
+		err = damaged_at(s, off, fmt_frame_status_text(st));
 	if (err)
 		return err;
 	buf_reset(&s->frame);
@@ -100,6 +118,9 @@ static emdb_err turn_frame(struct seg_job *s, uint64_t off, uint64_t len, uint32
 		return EMDB_ERR_IO;
 	memcpy(s->frame.data, f.p, f.len);
 	guard_end(&g);
+	/* The copy: the mapping may change under us. */
+	if (!adds_up(s->frame.data, f.len))
+		return damaged_at(s, off, "a batch whose records do not fill it");
 	*ret_len = f.len;
 	return EMDB_OK;
 }

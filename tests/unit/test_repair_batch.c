@@ -133,4 +133,46 @@ TEST(test_repair_batch__below_the_checkpoint)
 	}
 }
 
+/* Neither opening from a checkpoint nor a snapshot looks at a batch; sealed, its records could never be opened. */
+TEST(test_repair_batch__that_does_not_add_up_is_not_encrypted)
+{
+	static const struct {
+		uint32_t at; /* in the frame */
+		uint8_t flip;
+	} ways[] = {
+		{ FMT_FRAME_HEADER, 1 },     /* two of three records */
+		{ FMT_FRAME_HEADER, 3 },     /* none */
+		{ FMT_FRAME_HEADER, 4 },     /* seven */
+		{ FMT_BATCH_HEADER, 0x40 },  /* the first one is longer than the frame */
+		{ FMT_BATCH_HEADER, 1 },     /* or ends in the middle of another */
+		{ FMT_BATCH_HEADER + 4, 1 }, /* it is elsewhere */
+	};
+	static const uint8_t raw[32] = "a key of thirty-two bytes, no mo";
+	static const struct emdb_secret secret = { EMDB_SECRET_KEY, raw, 32, NULL, 0, 0, 0 };
+	struct emdb_detail detail = { .text = "" };
+	const struct emdb_convert_options o = { .size = sizeof(o), .detail = &detail };
+
+	for (size_t i = 0; i < ARRAY_SIZE(ways); i++) {
+		uint64_t ns, refs[3];
+		struct emdb_encryption e;
+		emdb_db *db;
+
+		make_store(&ns, refs);
+		/* The first record follows the header. */
+		forge(ref_lsn(refs[0]) - FMT_BATCH_HEADER, ways[i].at, ways[i].flip);
+		CHECK_EQ(emdb_encrypt(path, &secret, &o), EMDB_ERR_CORRUPT);
+		CHECK_UEQ(detail.segment, ref_lsn(refs[0]) >> 20);
+		CHECK_UEQ(detail.offset,
+			  (ref_lsn(refs[0]) & (EMDB_SEGMENT_MIN - 1)) - FMT_BATCH_HEADER);
+		CHECK(strstr(detail.text, "do not fill it"));
+		CHECK_OK(emdb_encryption_get(path, &e));
+		CHECK_EQ(e.cipher, EMDB_CIPHER_DEFAULT);
+		db = store_open(0);
+		expect(db, ns, "d", "later");
+		CHECK_OK(emdb_close(db));
+		CHECK_OK(repair_with(NULL, &told, &report));
+		CHECK_OK(emdb_encrypt(path, &secret, &o));
+	}
+}
+
 TEST_MAIN()
