@@ -278,6 +278,11 @@ static emdb_err move_rec(struct mover *m, const struct rec *r, uint64_t ref)
 	return err || r->mask & REC_F_ORIGIN ? err : keep_times(m, r);
 }
 
+static bool is_named(const struct rec *r)
+{
+	return r->kind == REC_PUT || r->kind == REC_LINK || r->kind == REC_NS;
+}
+
 /* Something in the segment still has its record there. */
 static emdb_err verify_rec(struct mover *m, const struct rec *r, uint64_t ref)
 {
@@ -285,7 +290,7 @@ static emdb_err verify_rec(struct mover *m, const struct rec *r, uint64_t ref)
 	const struct ns *ns;
 	bool busy = false;
 
-	if (r->kind == REC_PUT || r->kind == REC_LINK || r->kind == REC_NS)
+	if (is_named(r))
 		busy = in_index(m, r, entry_hash(m->db, r->ns, r->key, r->key_len), ref);
 	if (r->kind == REC_PUT)
 		busy = busy || is_open_orphan(m->db, rec_id(r, ref), ref);
@@ -356,6 +361,7 @@ static emdb_err rescue_recs(struct mover *m, const struct frame *f)
 	emdb_err err = EMDB_OK;
 	struct rec r;
 	uint64_t ref;
+	uint32_t back;
 	int more;
 
 	if (!fmt_batch_begin(f, &it))
@@ -365,6 +371,14 @@ static emdb_err rescue_recs(struct mover *m, const struct frame *f)
 			err = move_rec(m, &r, ref);
 		else if (!fmt_batch_skip(&it))
 			break;
+	/*
+	 * Where the others begin the index alone knows. So only what it points to counts here: the
+	 * bytes of a value may look like anything.
+	 */
+	for (uint32_t at = it.at; !err && at + FMT_BATCH_PREFIX <= f->len; at += 8)
+		if (fmt_batch_rec_at(f->p + at, f->len - at, &r, &back) && back == at &&
+		    is_named(&r))
+			err = move_rec(m, &r, (f->lsn + at) | REF_BATCH);
 	return err;
 }
 
