@@ -847,7 +847,7 @@ static int debris_one(void *arg, const char *name)
 	return 0;
 }
 
-static void remove_debris(emdb_db *db)
+void checkpoint_tidy(emdb_db *db)
 {
 	struct debris d = { .db = db };
 	struct journal_checkpoint c;
@@ -883,7 +883,7 @@ static emdb_err checkpoint_locked(emdb_db *db)
 	/* A failure leaves it open whether the manifest names it: the next one tidies up. */
 	if (err)
 		return err;
-	remove_debris(db);
+	checkpoint_tidy(db);
 	db->ckpt.bytes = info.bytes;
 	atomic_store(&db->ckpt.backlog, 0);
 	atomic_store(&db->ckpt.base, info.lsn);
@@ -970,7 +970,6 @@ emdb_err checkpoint_start(emdb_db *db, uint64_t replayed)
 	atomic_store(&k->base, journal_tail(db->j));
 	if (db->memory)
 		return EMDB_OK;
-	remove_debris(db);
 	if (thread_start(&k->thread, "emdb-checkpoint", background_main, db))
 		return EMDB_ERR_NOMEM;
 	k->runs = true;

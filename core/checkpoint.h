@@ -106,6 +106,8 @@ EMDB_CHECKED emdb_err checkpoint_write(emdb_db *db, int dirfd, const char *name,
  */
 void checkpoint_recount(emdb_db *db);
 
+/* Removes images, and parts of some, that the manifest does not name. */
+void checkpoint_tidy(emdb_db *db);
 /* After journal_start(): the background thread.  replayed: bytes that opening went through. */
 EMDB_CHECKED emdb_err checkpoint_start(emdb_db *db, uint64_t replayed);
 void checkpoint_stop(emdb_db *db);

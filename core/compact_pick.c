@@ -66,11 +66,9 @@ uint64_t compact_dead(const struct journal_seg_info *s, bool older)
 }
 
 /* Bytes for frames of up to `longest` on a full disk, with what is kept back behind the active segment. */
-static uint64_t room_of(const emdb_db *db, const struct journal_seg_info *active, uint64_t kept,
-			uint64_t longest)
+static uint64_t room_of(const struct journal_seg_info *active, uint64_t kept, uint64_t longest)
 {
-	const uint64_t size = UINT64_C(1) << db->sb.segment_shift;
-	const uint64_t rest = active && active->len < size ? size - active->len : 0;
+	const uint64_t rest = active ? active->room : 0;
 	/* The frame that does not fit there any more leaves the rest. */
 	const uint64_t left = kept ? longest + FMT_SEAL_ROOM : FMT_SEAL_ROOM;
 
@@ -82,8 +80,8 @@ bool compact_fits(const emdb_db *db, const struct journal_seg_info *s, bool olde
 {
 	const uint64_t need = s->len - compact_dead(s, older);
 
-	return need <= room_of(db, active, 0, 0) / 4 * 3 ||
-	       (kept && need <= room_of(db, active, kept, db_extent_max(db)) / 4 * 3);
+	return need <= room_of(active, 0, 0) / 4 * 3 ||
+	       (kept && need <= room_of(active, kept, db_extent_max(db)) / 4 * 3);
 }
 
 struct count {
@@ -114,11 +112,10 @@ uint64_t compact_budget(emdb_db *db, const struct journal_seg_info *s, bool olde
 	struct count n = { 0 };
 	uint64_t room;
 
-	if (need > room_of(db, active, kept, 0) ||
-	    journal_walk_segment(db->j, s->id, count_frame, &n))
+	if (need > room_of(active, kept, 0) || journal_walk_segment(db->j, s->id, count_frame, &n))
 		return 0;
 	/* Neighbours are joined. */
-	room = room_of(db, active, kept, n.writes ? db_extent_max(db) : n.longest + COPY_GROWTH);
+	room = room_of(active, kept, n.writes ? db_extent_max(db) : n.longest + COPY_GROWTH);
 	return room > back && need + n.records * COPY_GROWTH <= room - back ? room - back : 0;
 }
 
@@ -150,7 +147,7 @@ static void note_fit(const emdb_db *db, struct survey *s, const struct journal_s
 		s->fits = g;
 		s->fits_dead = dead;
 	}
-	if (!sure && g->len - dead <= room_of(db, s->active, s->kept, 0) &&
+	if (!sure && g->len - dead <= room_of(s->active, s->kept, 0) &&
 	    (!s->may_fit || dead * s->may_fit->len > s->may_fit_dead * g->len)) {
 		s->may_fit = g;
 		s->may_fit_dead = dead;

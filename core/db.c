@@ -654,6 +654,9 @@ static emdb_err recover(emdb_db *db, const struct emdb_options *o, bool create,
 	db->damaged = end.damages != 0;
 	if (!err && s && s->repair)
 		err = damage_analyse(db->damage);
+	/* Before it, which may need the room. */
+	if (!err && !db->read_only && !db->memory && !cfg.repair)
+		checkpoint_tidy(db);
 	if (!err && !db->read_only)
 		err = journal_start(db->j);
 	/* A repair makes the checkpoint when it is done, not in between. */

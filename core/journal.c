@@ -399,10 +399,7 @@ static emdb_err begin_existing(struct journal *j)
 /* An open segment ends before what the manifest knows to be durable in it. */
 static bool is_cut(const struct journal *j, const struct segment *s, bool sealed)
 {
-	const struct manifest_head *const h = &j->manifest.head;
-
-	return !sealed && s->size < segment_bytes(s) &&
-	       s->base + s->size < max_u64(h->durable_lsn, h->ckpt_lsn);
+	return !sealed && s->size < segment_bytes(s) && s->base + s->size < journal_known_lsn(j);
 }
 
 /* With salvage, a segment that is not there is counted and left out. */
@@ -645,6 +642,13 @@ static emdb_err spare_create(struct journal *j, struct segment **ret)
 	return EMDB_OK;
 }
 
+/* The spare, unless it takes the room that the next open needs. */
+static emdb_err spare_within(struct journal *j) EMDB_REQUIRES(&j->roll_lock);
+static emdb_err spare_within(struct journal *j)
+{
+	return room_stays(j, j->mask + 1) ? spare_create(j, &j->spare) : EMDB_ERR_NO_SPACE;
+}
+
 /* With the reserve kept there is room again for everybody. */
 static emdb_err spare_make_kept_locked(struct journal *j) EMDB_REQUIRES(&j->roll_lock);
 static emdb_err spare_make_kept_locked(struct journal *j)
@@ -655,7 +659,7 @@ static emdb_err spare_make_kept_locked(struct journal *j)
 		return EMDB_ERR_NO_SPACE;
 	err = reserve_keep_locked(j);
 	if (!err && !j->spare)
-		err = spare_create(j, &j->spare);
+		err = spare_within(j);
 	if (err == EMDB_ERR_NO_SPACE)
 		j->spare_retry_ns = io_clock_mono_ns(j->cfg.io) + SPARE_RETRY_NS;
 	if (!err) {
@@ -670,7 +674,7 @@ static emdb_err spare_make_kept_locked(struct journal *j)
 static emdb_err spare_make_spending_locked(struct journal *j) EMDB_REQUIRES(&j->roll_lock);
 static emdb_err spare_make_spending_locked(struct journal *j)
 {
-	emdb_err err = spare_create(j, &j->spare);
+	emdb_err err = spare_within(j);
 
 	if (err == EMDB_ERR_NO_SPACE && reserve_spend_locked(j))
 		err = spare_create(j, &j->spare);
@@ -770,9 +774,17 @@ uint64_t journal_frame_size(const struct journal *j, size_t n)
 	return align_up(FMT_FRAME_HEADER + n + j->tag, 8);
 }
 
-static inline uint64_t room_end(const struct journal *j, uint64_t tail, unsigned int flags)
+/* Where the frames of the segment that holds the tail must end. */
+static inline uint64_t frames_end(const struct journal *j, uint64_t tail)
 {
 	const uint64_t end = (tail | j->mask) + 1 - j->seal_len;
+
+	return likely(tail >= j->short_until) ? end : end - j->short_by;
+}
+
+static inline uint64_t room_end(const struct journal *j, uint64_t tail, unsigned int flags)
+{
+	const uint64_t end = frames_end(j, tail);
 
 	if ((flags & JOURNAL_RESERVE) ||
 	    likely(atomic_load_explicit(&j->spare_ready, memory_order_relaxed)))
@@ -794,7 +806,7 @@ static EMDB_NOINLINE emdb_err make_room(struct journal *j, uint64_t tail, uint64
 		err = EMDB_ERR_FAILED;
 	else if (now >> j->env.shift != tail >> j->env.shift)
 		; /* somebody rolled meanwhile */
-	else if (now + len > (now | j->mask) + 1 - j->seal_len)
+	else if (now + len > frames_end(j, now))
 		err = roll_locked(j, flags & JOURNAL_RESERVE);
 	else if (now + len > room_end(j, now, flags))
 		err = spare_make_locked(j, false); /* room is only kept back */

@@ -214,6 +214,7 @@ struct journal_seg_info {
 	uint64_t len;   /* bytes written, header included */
 	uint64_t live;  /* as the store counted with segment_live_add() */
 	uint64_t tombs; /* and with segment_tomb_add() */
+	uint64_t room;  /* bytes that can still be written to it */
 	bool sealed;
 };
 /* Ascending; fills up to max, returns how many there are. */

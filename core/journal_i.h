@@ -82,6 +82,8 @@ struct journal {
 	uint64_t low_room; /* kept back when space is low */
 	uint32_t tag;      /* what sealing adds to a record */
 	uint32_t seal_len; /* of a SEAL frame */
+	/* The segment that began on a full disk ends before short_until (0: none did), so much earlier. */
+	uint64_t short_until, short_by;
 
 	char pad0[CACHE_LINE];
 	_Atomic(uint64_t) tail; /* next LSN; atomic, see above */
@@ -166,6 +168,12 @@ static inline uint64_t journal_load_tail(const struct journal *j)
 	return atomic_load_explicit(&j->tail, memory_order_seq_cst);
 }
 
+/* What is before was durable when the manifest was written: no open segment may end earlier. */
+static inline uint64_t journal_known_lsn(const struct journal *j)
+{
+	return max_u64(j->manifest.head.durable_lsn, j->manifest.head.ckpt_lsn);
+}
+
 static inline bool journal_has_failed(const struct journal *j)
 {
 	return atomic_load_explicit(&j->failed, memory_order_acquire);
@@ -201,8 +209,18 @@ EMDB_CHECKED emdb_err spare_make_locked(struct journal *j, bool spend) EMDB_REQU
 EMDB_CHECKED emdb_err reserve_keep_locked(struct journal *j) EMDB_REQUIRES(&j->roll_lock);
 /* Frees its space for a segment that is to be created next; false: there is none. */
 bool reserve_spend_locked(struct journal *j);
-/* journal_start's first segment; uses whatever room there is. Nobody else is there yet. */
-EMDB_CHECKED emdb_err reserve_start(struct journal *j, uint64_t id, struct segment **ret);
+/* Unlinks what the manifest on disk does not list. Nobody else is there yet, or manifest_lock is held. */
+void journal_drop_debris(struct journal *j);
+/* Would so many bytes leave the room that the next open needs? */
+bool room_stays(struct journal *j, uint64_t bytes);
+/*
+ * journal_start's first segment, which has room for `most` bytes or less; uses whatever there is.
+ * Nobody else is there yet.
+ */
+EMDB_CHECKED emdb_err reserve_start(struct journal *j, uint64_t id, uint64_t most,
+				    struct segment **ret);
+/* The smallest first segment: a header, and frames of some removals. */
+#define ROOM_LEAST UINT64_C(4096)
 /* There is room for files that are no use now, and the file system is one that writes in place. */
 bool room_to_recycle(struct journal *j);
 

@@ -579,6 +579,13 @@ static int debris_one(void *arg, const char *name)
 	return 0;
 }
 
+void journal_drop_debris(struct journal *j)
+{
+	/* With salvage everything may still be wanted by a person. */
+	if (!j->cfg.salvage && io_list(j->cfg.io, j->env.dirfd, debris_one, j) < 0)
+		journal_log(j, EMDB_LOG_WARN, "journal: cannot look for leftover files");
+}
+
 /* Frees what a crash between sealing and trimming left preallocated. */
 static void trim_recovered(struct journal *j, struct segment *s)
 {
@@ -603,24 +610,19 @@ static emdb_err start_tidy(struct journal *j)
 		atomic_store_explicit(&s->state, SEGMENT_SEALED, memory_order_release);
 		trim_recovered(j, s);
 	}
-	/* With salvage everything may still be wanted by a person. */
-	if (!err && !j->cfg.salvage && io_list(j->cfg.io, j->env.dirfd, debris_one, j) < 0)
-		journal_log(j, EMDB_LOG_WARN, "journal: cannot look for leftover files");
+	if (!err)
+		journal_drop_debris(j);
 	return err;
 }
 
-static emdb_err start_segment(struct journal *j)
+/* Lists s, durably, and tidies up. On failure s is gone, its file unless it may be listed. */
+static emdb_err start_list(struct journal *j, struct segment *s)
 {
 	struct manifest next = MANIFEST_INIT;
 	char name[SEGMENT_NAME_SIZE];
-	struct segment *s = NULL;
 	bool applied = false;
-	emdb_err err = segments_reserve(j);
+	emdb_err err;
 
-	if (!err)
-		err = reserve_start(j, j->manifest.head.next_segment, &s);
-	if (err)
-		return err;
 	mutex_lock(&j->manifest_lock);
 	err = manifest_copy(&j->manifest, &next);
 	if (!err)
@@ -637,9 +639,44 @@ static emdb_err start_segment(struct journal *j)
 		if (!applied && !manifest_find(&j->manifest, s->id))
 			(void)io_unlinkat(j->cfg.io, j->env.dirfd, name, 0);
 		segment_unref(s);
-		return err;
 	}
-	atomic_store_explicit(&s->len, segment_bytes(s), memory_order_release);
+	return err;
+}
+
+/* Makes the first segment and lists it. What it leaves must do for the manifest. */
+static emdb_err start_first(struct journal *j, struct segment **ret)
+{
+	uint64_t most = j->mask + 1;
+	emdb_err err;
+
+	do {
+		struct segment *s = NULL;
+
+		err = reserve_start(j, j->manifest.head.next_segment, most, &s);
+		if (err)
+			return err;
+		most = s->room / 2;
+		*ret = s;
+		err = start_list(j, s);
+	} while (err == EMDB_ERR_NO_SPACE && most >= ROOM_LEAST && !j->cfg.create &&
+		 !journal_has_failed(j));
+	return err;
+}
+
+static emdb_err start_segment(struct journal *j)
+{
+	struct segment *s = NULL;
+	emdb_err err = segments_reserve(j);
+
+	if (!err)
+		err = start_first(j, &s);
+	if (err)
+		return err;
+	if (s->room < segment_bytes(s)) {
+		j->short_until = s->base + segment_bytes(s);
+		j->short_by = segment_bytes(s) - s->room;
+	}
+	atomic_store_explicit(&s->len, s->room, memory_order_release);
 	atomic_store_explicit(&s->state, SEGMENT_ACTIVE, memory_order_release);
 	segments_add(j, s);
 	atomic_store(&j->active, s);

@@ -222,6 +222,14 @@ static uint64_t used_len(const struct journal *j, const struct segment *s)
 	return segment_len(s);
 }
 
+/* Bytes that can still be written to s. */
+static uint64_t room_left(const struct journal *j, const struct segment *s)
+{
+	const uint64_t used = used_len(j, s);
+
+	return segment_state(s) == SEGMENT_ACTIVE && used < s->room ? s->room - used : 0;
+}
+
 size_t journal_segments(struct journal *j, struct journal_seg_info *ret, size_t max)
 {
 	size_t n = 0;
@@ -238,6 +246,7 @@ size_t journal_segments(struct journal *j, struct journal_seg_info *ret, size_t 
 				.len = used_len(j, s),
 				.live = segment_live(s),
 				.tombs = atomic_load_explicit(&s->tombs, memory_order_relaxed),
+				.room = room_left(j, s),
 				.sealed = segment_state(s) == SEGMENT_SEALED,
 			};
 		n++;

@@ -136,6 +136,7 @@ static struct segment *segment_new(const struct segment_env *env, uint64_t id)
 	s->shift = env->shift;
 	s->base = id << env->shift;
 	s->map_len = segment_bytes(s);
+	s->room = segment_bytes(s);
 	s->fd = -1;
 	/* Large and zero: costs address space until frames are verified. */
 	s->seen = base_calloc(segment_bytes(s) / 8 / 64, sizeof(*s->seen));
@@ -197,9 +198,9 @@ static int write_header(const struct segment_env *env, struct segment *s)
 
 static int fill_new(const struct segment_env *env, struct segment *s)
 {
-	int rc = io_fallocate(env->io, s->fd, 0, segment_bytes(s), false);
+	int rc = io_fallocate(env->io, s->fd, 0, s->room, false);
 
-	if (rc == -EOPNOTSUPP)
+	if (rc == -EOPNOTSUPP || (rc == 0 && s->room < segment_bytes(s)))
 		rc = io_ftruncate(env->io, s->fd, segment_bytes(s));
 	/* Header and name must be durable before a manifest lists the segment. */
 	if (rc == 0)
@@ -220,12 +221,19 @@ static void begin_life(struct segment *s)
 
 emdb_err segment_create(const struct segment_env *env, uint64_t id, struct segment **ret)
 {
+	return segment_create_short(env, id, UINT64_C(1) << env->shift, ret);
+}
+
+emdb_err segment_create_short(const struct segment_env *env, uint64_t id, uint64_t room,
+			      struct segment **ret)
+{
 	struct segment *const s = segment_new(env, id);
 	char name[SEGMENT_NAME_SIZE];
 	int rc;
 
 	if (!s)
 		return EMDB_ERR_NOMEM;
+	s->room = room;
 	segment_name(id, name);
 	rc = create_file(env, name, &s->fd);
 	if (rc == 0) {

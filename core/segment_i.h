@@ -20,6 +20,7 @@ struct segment {
 	uint64_t id;             /* immutable */
 	uint64_t base;           /* LSN of its first byte; immutable */
 	uint32_t shift;          /* immutable */
+	uint64_t room;           /* frames end at or before here, the file need not; immutable */
 	bool own;                /* written by this open; immutable */
 	const uint8_t *map;      /* map_len bytes; immutable */
 	size_t map_len;          /* 1 << shift, more with tags behind the frames; immutable */
@@ -74,9 +75,15 @@ bool segment_is_dead_name(const char *name);
  */
 EMDB_CHECKED emdb_err segment_create(const struct segment_env *env, uint64_t id,
 				     struct segment **ret);
+/*
+ * The same with disk space for its first `room` bytes only, which is all that may be written. The
+ * file has the size of any other, so that nobody takes it for one that was cut.
+ */
+EMDB_CHECKED emdb_err segment_create_short(const struct segment_env *env, uint64_t id,
+					   uint64_t room, struct segment **ret);
 
 /*
- * The same out of the file of a dead segment of this open, which is there under its dead name, which
+ * The same as segment_create() out of the file of a dead segment of this open, which is there under its dead name, which
  * its store lists no more, durably, and to which the caller has the only reference; *old loses its
  * mapping. What deleted data it holds stays in the file until something is written there, as it does
  * in the free blocks of a disk. On failure the file is gone; EXISTS: somebody gave it another name,

@@ -36,8 +36,9 @@ struct world {
 	struct journal *j;
 	int dirfd;
 	/* What world_before() fails; all atomic, the journal's threads look at them. */
-	_Atomic(bool) dead;    /* every change */
-	_Atomic(bool) no_room; /* every fallocate, -ENOSPC */
+	_Atomic(bool) dead;     /* every change */
+	_Atomic(bool) no_room;  /* every fallocate, -ENOSPC */
+	_Atomic(uint64_t) most; /* the same, of more bytes than these; 0: none */
 	_Atomic(uint64_t) mask, nth, calls, hits;
 	_Atomic(bool) sticky;
 	_Atomic(int) err;
@@ -50,7 +51,7 @@ static inline int world_before(void *arg, const struct io_event *ev)
 
 	if (w->dead && ((IO_MASK_CHANGE & IO_MASK(ev->op)) || (ev->flags & O_CREAT)))
 		return -EIO;
-	if (w->no_room && ev->op == IO_OP_FALLOCATE)
+	if (ev->op == IO_OP_FALLOCATE && (w->no_room || (w->most && ev->len > w->most)))
 		return -ENOSPC;
 	if (!(w->mask & IO_MASK(ev->op)))
 		return 0;
@@ -260,6 +261,17 @@ static inline size_t world_open(struct world *w)
 	CHECK_EQ(journal_start(w->j), EMDB_OK);
 	w->cfg.create = false;
 	return n;
+}
+
+/* The same up to where writing would begin. */
+static inline emdb_err world_try(struct world *w)
+{
+	struct seen s = { .count = 0 };
+	struct journal_end end;
+	const emdb_err err = world_replay(w, &s, &end);
+
+	seen_release(&s);
+	return err;
 }
 
 static inline void world_close(struct world *w)

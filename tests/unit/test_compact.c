@@ -18,8 +18,9 @@ static char store_path[PATH_MAX + 8];
 /* ---- A disk of a few segments ---- */
 
 static _Atomic(unsigned int) quota; /* segments whose bytes fit; 0: any number */
+static _Atomic(uint64_t) others;    /* bytes of them that others have */
 
-/* Files of the journal, and their bytes. */
+/* Files of the journal, and the bytes that they take. */
 static unsigned int segment_files(uint64_t *ret_bytes)
 {
 	char path[sizeof(store_path) + 300];
@@ -35,7 +36,7 @@ static unsigned int segment_files(uint64_t *ret_bytes)
 			continue;
 		n++;
 		if (ret_bytes && fstatat(dirfd(d), e->d_name, &st, 0) == 0)
-			*ret_bytes += (uint64_t)st.st_size;
+			*ret_bytes += (uint64_t)st.st_blocks * 512;
 	}
 	if (d)
 		(void)closedir(d);
@@ -45,7 +46,7 @@ static unsigned int segment_files(uint64_t *ret_bytes)
 static uint64_t bytes_free(void)
 {
 	const uint64_t all = quota * (uint64_t)SEG;
-	uint64_t used = 0;
+	uint64_t used = others;
 
 	(void)segment_files(&used);
 	return used < all ? all - used : 0;
@@ -725,6 +726,111 @@ TEST(test_compact__a_full_disk)
 			want(db, EMDB_ROOT, key, noise(2000, 1), 2000);
 	}
 	CHECK_OK(emdb_close(db));
+}
+
+/* A life that removes every step-th value of from..to-1, and ends while compaction works. */
+static void remove_and_die(int from, int to, int step, unsigned int wait_us)
+{
+	const pid_t pid = fork();
+	emdb_db *db;
+	char key[16];
+
+	CHECK(pid >= 0);
+	if (pid == 0) {
+		db = open_with(0);
+		for (int i = from; i < to; i += step) {
+			snprintf(key, sizeof(key), "k%d", i);
+			del(db, EMDB_ROOT, key);
+		}
+		usleep(wait_us);
+		(void)kill(getpid(), SIGKILL);
+	}
+	CHECK_EQ(waitpid(pid, NULL, 0), pid);
+}
+
+/*
+ * All but `room` bytes are taken, the reserve spent: the store opens, again and again, and room comes back.
+ * What goes is every other value, or the first half of them.
+ */
+static void open_full(uint64_t room, bool first)
+{
+	char key[16], path[sizeof(store_path) + 20];
+	emdb_db *db = new_store(-1);
+	emdb_err err = EMDB_OK;
+	int n = 0;
+
+	quota = 12;
+	for (; !err; n++) {
+		snprintf(key, sizeof(key), "k%d", n);
+		err = emdb_put(db, EMDB_ROOT, key, strlen(key), noise(4000, 1), 4000, 0);
+	}
+	n--;
+	CHECK_OK(emdb_close(db));
+	snprintf(path, sizeof(path), "%s/journal/reserve", store_path);
+	(void)unlink(path);
+	others = bytes_free() - room;
+	for (int i = 0; i < 10; i++) {
+		if (first)
+			remove_and_die(n / 20 * i, n / 20 * (i + 1), 1, (unsigned int)i * 10000);
+		else
+			remove_and_die(i * 2, n, 20, (unsigned int)i * 10000);
+	}
+	db = open_with(0);
+	for (int i = 0, tries = 0; i < n / 5; i += !err) {
+		snprintf(key, sizeof(key), "n%d", i);
+		err = emdb_put(db, EMDB_ROOT, key, strlen(key), noise(4000, 1), 4000, 0);
+		if (err == EMDB_ERR_NO_SPACE && tries++ < 400)
+			usleep(50000);
+		else
+			CHECK_OK(err);
+	}
+	quota = 0;
+	others = 0;
+	db = replayed(db);
+	for (int i = 0; i < n; i++) {
+		snprintf(key, sizeof(key), "k%d", i);
+		if (first ? i < n / 20 * 10 : i % 2 == 0)
+			want_none(db, EMDB_ROOT, key);
+		else
+			want(db, EMDB_ROOT, key, noise(4000, 1), 4000);
+	}
+	CHECK_OK(emdb_close(db));
+}
+
+TEST(test_compact__a_full_disk_opens)
+{
+	open_full(SEG - 4096, false);
+}
+
+TEST(test_compact__a_disk_with_hardly_any_room_opens)
+{
+	open_full(131072, true);
+}
+
+/* Files that no manifest lists fill the disk: they go before the open needs room. */
+TEST(test_compact__what_crashes_left_makes_room)
+{
+	const char *const names[] = { "0000000000000ffe.seg", "0000000000000001.dead" };
+	char path[sizeof(store_path) + 40];
+	emdb_db *db = new_store(-1);
+
+	puts_(db, EMDB_ROOT, "a", "b");
+	CHECK_OK(emdb_close(db));
+	quota = 6;
+	for (int i = 0; i < 2; i++) {
+		int fd;
+
+		snprintf(path, sizeof(path), "%s/journal/%s", store_path, names[i]);
+		fd = open(path, O_RDWR | O_CREAT, 0600);
+		CHECK(fd >= 0 && syscall(SYS_fallocate, fd, 0, 0L, SEG * 3L - 8192 * i) == 0);
+		(void)close(fd);
+	}
+	CHECK(bytes_free() < 8192);
+	db = open_with(-1);
+	puts_(db, EMDB_ROOT, "c", "d");
+	CHECK(access(path, F_OK) != 0);
+	CHECK_OK(emdb_close(db));
+	quota = 0;
 }
 
 /*

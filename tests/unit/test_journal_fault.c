@@ -2,6 +2,8 @@
 /* The journal when calls fail, the disk is full, or the process dies. */
 #include "tests/unit/journal_help.h"
 
+#include <unistd.h>
+
 #define FRAMES 24
 
 /* What a run has been told, and thus what the next open must find. */
@@ -276,6 +278,139 @@ TEST(test_journal__disk_full)
 	CHECK(!st.low_space);
 	world_kill(&w);
 	CHECK_UEQ(world_open(&w), n);
+	world_close(&w);
+	world_release(&w);
+}
+
+/* Opens with room for a part of a segment; only what makes room may write, until `end` of it. */
+static uint64_t open_short(struct world *w, size_t frames, uint64_t end)
+{
+	uint64_t lsn = 0, n = frames;
+	struct journal_seg_info s[64];
+	struct journal_stats st;
+	size_t count;
+
+	CHECK_UEQ(world_open(w), frames);
+	journal_stats_get(w->j, &st);
+	CHECK(st.low_space);
+	CHECK_EQ(put_flags(w->j, n, 10, 0, &lsn), EMDB_ERR_NO_SPACE);
+	count = journal_segments(w->j, s, 64);
+	CHECK_UEQ(s[count - 1].room, end - FMT_SEG_HEADER);
+	while (!put_flags(w->j, n, 900, JOURNAL_RESERVE, &lsn))
+		CHECK_UEQ(get(w->j, &w->ep, lsn), n++);
+	CHECK_UEQ(lsn >> SHIFT, s[count - 1].id);
+	CHECK(journal_tail(w->j) - (s[count - 1].id << SHIFT) <= end);
+	CHECK(journal_tail(w->j) - (s[count - 1].id << SHIFT) > end - 1200);
+	CHECK(!journal_failed(w->j));
+	return n;
+}
+
+/* What is left is less than a segment: that must do for making room. */
+TEST(test_journal__opens_on_a_full_disk)
+{
+	const uint64_t parts[] = { 1u << 19, 300000, 70000, 65536, 5000 };
+	uint64_t n = 50, lsn = 0;
+	struct journal_stats st;
+	struct world w;
+
+	world_init(&w, NULL);
+	world_open(&w);
+	for (uint64_t i = 0; i < n; i++)
+		put(w.j, i, 100);
+	world_kill(&w);
+	for (size_t i = 0; i < sizeof(parts) / sizeof(parts[0]); i++) {
+		uint64_t end = 1u << SHIFT;
+
+		while (end > parts[i])
+			end /= 2;
+		w.most = parts[i];
+		n = open_short(&w, n, end);
+		world_kill(&w);
+		n = open_short(&w, n, end);
+		/* There is room again: behind what is short come whole ones. */
+		w.most = 0;
+		usleep(SPARE_RETRY_NS / 1000 * 2);
+		for (unsigned int k = 0; k < 2500; k++)
+			CHECK_OK(put_flags(w.j, n++, 900, 0, &lsn));
+		CHECK_OK(journal_sync(w.j));
+		journal_stats_get(w.j, &st);
+		CHECK(!st.low_space);
+		if (i % 2)
+			world_close(&w);
+		else
+			world_kill(&w);
+		world_boot = i % 2 ? BOOT1 : BOOT2;
+	}
+	world_boot = BOOT1;
+	w.most = 4000;
+	CHECK_OK(world_try(&w));
+	CHECK_EQ(journal_start(w.j), EMDB_ERR_NO_SPACE);
+	CHECK_OK(journal_close(w.j));
+	w.most = 0;
+	CHECK_UEQ(world_open(&w), n);
+	world_close(&w);
+	world_release(&w);
+}
+
+/* The segment fits, but nothing is left for the manifest: it gets less. */
+TEST(test_journal__leaves_room_for_the_manifest)
+{
+	const unsigned int ops[] = { IO_OP_OPENAT, IO_OP_PWRITE, IO_OP_RENAMEAT };
+	unsigned int hits = 0;
+	struct world w;
+
+	world_init(&w, NULL);
+	world_open(&w);
+	put(w.j, 0, 100);
+	world_kill(&w);
+	for (size_t i = 0; i < sizeof(ops) / sizeof(ops[0]); i++) {
+		for (uint64_t nth = 1; nth < 10; nth++) {
+			CHECK_OK(world_try(&w));
+			world_fault(&w, IO_MASK(ops[i]), nth, false, -ENOSPC);
+			CHECK_OK(journal_start(w.j));
+			hits += w.hits == 1;
+			world_fault(&w, 0, 0, false, 0);
+			world_kill(&w);
+		}
+	}
+	CHECK(hits >= 5);
+	CHECK_UEQ(world_open(&w), 1);
+	world_close(&w);
+	world_release(&w);
+}
+
+/* An open that gets no further leaves nothing behind that the next one takes for damage. */
+TEST(test_journal__a_failed_open_cuts_nothing)
+{
+	struct manifest m = MANIFEST_INIT;
+	struct world w;
+	uint64_t next;
+	int fd;
+
+	world_init(&w, NULL);
+	world_open(&w);
+	put(w.j, 0, 100);
+	CHECK_OK(journal_roll(w.j, &next));
+	put(w.j, 1, 100);
+	CHECK_OK(journal_sync(w.j));
+	world_kill(&w);
+	/* The first segment was not sealed yet when the manifest was written, the second one synced. */
+	CHECK_OK(manifest_load(w.inner, w.dirfd, &m));
+	m.segs[0].len = m.segs[0].flags = 0;
+	m.head.durable_lsn = next;
+	CHECK_OK(manifest_store(&m, w.inner, w.dirfd, NULL));
+	manifest_release(&m);
+	fd = seg_fd(&w, 1);
+	CHECK_OK(io_ftruncate(w.inner, fd, 1u << SHIFT));
+	(void)io_close(w.inner, fd);
+	w.no_room = true;
+	for (int i = 0; i < 2; i++) {
+		CHECK_OK(world_try(&w));
+		CHECK_EQ(journal_start(w.j), EMDB_ERR_NO_SPACE);
+		CHECK_OK(journal_close(w.j));
+	}
+	w.no_room = false;
+	CHECK_UEQ(world_open(&w), 2);
 	world_close(&w);
 	world_release(&w);
 }
