@@ -538,7 +538,9 @@ TEST(test_checkpoint__many_of_each)
 		CHECK_OK(emdb_node_write(db, attr.id, test_rand(&rnd) % (1u << 26), bulk, 100, 0));
 	emdb_node_forget(db, attr.id, 1);
 	CHECK_OK(emdb_checkpoint(db));
+	mutex_lock(&db->ckpt.lock); /* the thread may look */
 	db->ckpt.bytes = UINT64_MAX;
+	mutex_unlock(&db->ckpt.lock);
 	CHECK_OK(emdb_remove(db, EMDB_ROOT, "key1", 4, NULL, NULL));
 	CHECK_OK(emdb_close(db));
 	check_ways(&rnd);

@@ -673,7 +673,8 @@ TEST(test_compact__waits_for_a_quiet_moment)
 		CHECK_OK(emdb_stats_get(db, &st));
 	}
 	CHECK(st.reclaimable_bytes <= 2 * SEG);
-	CHECK(st.compactions > 0);
+	/* A machine that was never calm may not have written enough to compact. */
+	CHECK(!calm || st.compactions > was.compactions);
 	CHECK_OK(emdb_close(db));
 	wait_bytes = 3 * SEG;
 	db = open_with(0);
