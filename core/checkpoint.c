@@ -193,18 +193,6 @@ static emdb_err slots_reserve(struct image *im, size_t cap)
 	return EMDB_OK;
 }
 
-/* Is the slot in the index still? */
-static bool is_there_pinned(const struct ns *ns, const struct ckpt_slot *s)
-{
-	uint64_t slots[16];
-	const size_t n = hidx_find_pinned(&ns->idx, s->hash, slots, ARRAY_SIZE(slots));
-
-	for (size_t i = 0; i < n && i < ARRAY_SIZE(slots); i++)
-		if (slots[i] == s->ref)
-			return true;
-	return n > ARRAY_SIZE(slots);
-}
-
 /*
  * What the slots of namespaces and LINKs name, as their records say, or the index when a record
  * cannot be read: an image that says neither would be refused. A slot that is gone since it was looked at
@@ -233,7 +221,7 @@ static emdb_err name_specials_pinned(emdb_db *db, const struct ns *ns, struct ck
 	for (size_t i = 0; i < *n; i++) {
 		const bool named = !(s[i].ref & REF_SPECIAL) || s[i].id;
 
-		if (!named && is_there_pinned(ns, &s[i]))
+		if (!named && slot_stands_pinned(ns, s[i].hash, s[i].ref))
 			return EMDB_ERR_CORRUPT;
 		if (named)
 			s[k++] = s[i];

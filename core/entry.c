@@ -183,21 +183,26 @@ emdb_err entry_find_pinned(emdb_db *db, const struct ns *ns, uint64_t hash, cons
 	return EMDB_OK;
 }
 
-bool entry_stands_pinned(emdb_db *db, const struct ns *ns, const struct entry *e)
+int slot_stands_pinned(const struct ns *ns, uint64_t hash, uint64_t slot)
 {
 	uint64_t slots[CANDIDATES];
-	const size_t n = hidx_find_pinned(&ns->idx, e->hash, slots, CANDIDATES);
+	const size_t n = hidx_find_pinned(&ns->idx, hash, slots, CANDIDATES);
+
+	for (size_t i = 0; i < min_size(n, CANDIDATES); i++)
+		if (slots[i] == slot)
+			return 1;
+	return n > CANDIDATES ? -1 : 0;
+}
+
+bool entry_stands_pinned(emdb_db *db, const struct ns *ns, const struct entry *e)
+{
+	const int stands = slot_stands_pinned(ns, e->hash, e->slot);
 	struct entry now;
 
-	/* The index alone is asked: no two records have one ref. */
-	if (unlikely(n > CANDIDATES))
-		return !entry_find_pinned(db, ns, e->hash, e->rec.key, e->rec.key_len, true,
-					  &now) &&
-		       now.slot == e->slot;
-	for (size_t i = 0; i < n; i++)
-		if (slots[i] == e->slot)
-			return true;
-	return false;
+	if (likely(stands >= 0))
+		return stands;
+	return !entry_find_pinned(db, ns, e->hash, e->rec.key, e->rec.key_len, true, &now) &&
+	       now.slot == e->slot;
 }
 
 /* ---- Entries whose record is lost ---------------------------------------- */

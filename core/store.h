@@ -370,6 +370,8 @@ emdb_err entry_attr_pinned(emdb_db *db, const struct entry *e, struct emdb_attr 
 emdb_err entry_value_pinned(emdb_db *db, const struct entry *e, void **ret_value, size_t *ret_len);
 /* A copy of the value in a record; free with base_free().  A NUL follows that is not counted. */
 emdb_err rec_value_copy(const struct rec *r, void **ret_value, size_t *ret_len);
+/* Is the slot in the index? No two records have the same. -1: more have its hash than are looked at. */
+int slot_stands_pinned(const struct ns *ns, uint64_t hash, uint64_t slot);
 /* Does the index still say what it said when the entry was found? */
 bool entry_stands_pinned(emdb_db *db, const struct ns *ns, const struct entry *e);
 void rec_attr(emdb_db *db, const struct rec *r, uint64_t ref, struct emdb_attr *ret);
