@@ -85,6 +85,16 @@ static void expect_lost(emdb_db *db, uint64_t ns, const char *key)
 	CHECK_EQ(emdb_node_lookup(db, ns, key, strlen(key), &attr), EMDB_ERR_CORRUPT);
 }
 
+/* Writes a checkpoint beside what was spoiled, and opens the store by it; *st is what it had before. */
+static emdb_db *checkpointed(emdb_db *db, const struct world *w, struct emdb_stats *st)
+{
+	put(db, w->dir, "y", "later");
+	st->records++;
+	CHECK_OK(emdb_checkpoint(db));
+	CHECK_OK(emdb_close(db));
+	return open_by_checkpoint(0, st);
+}
+
 TEST(test_rot__checkpoint_of_a_namespace_without_its_record)
 {
 	struct emdb_stats st;
@@ -95,11 +105,7 @@ TEST(test_rot__checkpoint_of_a_namespace_without_its_record)
 	db = store_open(0);
 	counts_of(db, &st);
 	spoil(w.dir_ref, 0);
-	put(db, w.dir, "y", "later");
-	st.records++;
-	CHECK_OK(emdb_checkpoint(db));
-	CHECK_OK(emdb_close(db));
-	db = open_by_checkpoint(0, &st);
+	db = checkpointed(db, &w, &st);
 	expect(db, w.dir, "x", "in dir");
 	expect(db, w.dir, "y", "later");
 	expect(db, EMDB_ROOT, "one", "linked");
@@ -126,11 +132,7 @@ TEST(test_rot__checkpoint_of_a_link_without_its_record)
 	db = store_open(0);
 	counts_of(db, &st);
 	spoil(w.link3_ref, 0);
-	put(db, w.dir, "y", "later");
-	st.records++;
-	CHECK_OK(emdb_checkpoint(db));
-	CHECK_OK(emdb_close(db));
-	db = open_by_checkpoint(0, &st);
+	db = checkpointed(db, &w, &st);
 	expect_lost(db, EMDB_ROOT, "three");
 	expect(db, EMDB_ROOT, "two", "linked");
 	CHECK_OK(emdb_node_lookup(db, EMDB_ROOT, "two", 3, &attr));
@@ -158,11 +160,7 @@ TEST(test_rot__checkpoint_of_many_without_their_records)
 		spoil(w.many_ref[i], 0);
 		spoil(w.link_ref[i], 0);
 	}
-	put(db, w.dir, "y", "later");
-	st.records++;
-	CHECK_OK(emdb_checkpoint(db));
-	CHECK_OK(emdb_close(db));
-	db = open_by_checkpoint(0, &st);
+	db = checkpointed(db, &w, &st);
 	expect(db, w.first, "x", "d0");
 	expect_lost(db, w.many, "d7");
 	expect_lost(db, w.many, "l7");
